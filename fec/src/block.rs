@@ -43,7 +43,7 @@ impl Shape {
         let fits = (1..=MAX_SOURCE).contains(&source)
             && (1..=MAX_REPAIR).contains(&repair)
             && (2..=MAX_SYMBOL).contains(&symbol)
-            && symbol % 2 == 0;
+            && symbol.is_multiple_of(2);
         if fits {
             Ok(Self { source, repair, symbol })
         } else {
