@@ -1,0 +1,1 @@
+//! Certificates and TLS for both stacks: rustls over TCP, BoringSSL under QUIC.

@@ -1,0 +1,1 @@
+//! TUN devices with several queues, read and written in batches.
