@@ -8,6 +8,9 @@
 mod folder;
 mod sample;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use folder::Folder;
 pub(crate) use sample::Sample;
 

@@ -28,7 +28,7 @@ struct Inner {
 enum Origin {
     Sample(Pages<Sample>),
     Folder(Pages<Folder>),
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
 }
 
 impl Site {
@@ -44,7 +44,8 @@ impl Site {
             Source::Sample => Origin::Sample(Pages::new(Sample)),
             Source::Folder { path } => Origin::Folder(Pages::new(Folder::new(path)?)),
             Source::Upstream { url, preserve_host, forwarded, timeouts } => {
-                Origin::Upstream(Upstream::new(url, *preserve_host, *forwarded, *timeouts)?)
+                let upstream = Upstream::new(url, *preserve_host, *forwarded, *timeouts)?;
+                Origin::Upstream(Box::new(upstream))
             }
         };
         Ok(Self(Arc::new(Inner { origin, alt_svc: alt_svc.transpose()? })))

@@ -1,0 +1,1 @@
+//! The reverse proxy against a real hyper server on loopback.
