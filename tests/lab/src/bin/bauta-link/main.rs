@@ -1,0 +1,2 @@
+//! bauta-link: an emulated link between two namespaces, for people.
+fn main() {}
