@@ -1,4 +1,10 @@
 //! The gateway: a website for everybody and a tunnel for account holders, on one port.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod config;
+pub mod link;
+pub mod log;
+pub mod nat;
+pub mod pool;
+pub mod privileges;
