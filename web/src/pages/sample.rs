@@ -23,10 +23,23 @@ macro_rules! files {
 
 static FILES: &[Asset] = files! {
     "404.html"
+    "books/index.html"
+    "courses/index.html"
     "favicon.svg"
+    "hours.js"
     "index.html"
+    "map.svg"
+    "papers/gelso.webp"
+    "papers/index.html"
+    "papers/laguna.webp"
+    "papers/notte.webp"
+    "papers/onda.webp"
+    "papers/pavone.webp"
+    "papers/sasso.webp"
     "robots.txt"
     "style.css"
+    "visit/index.html"
+    "workshop/index.html"
 };
 
 /// The day the site was last edited, in seconds since 1970: 11 March 2025. Each file was saved at
