@@ -180,9 +180,9 @@ fn parse_credential(value: &[u8]) -> Option<(Option<Vec<u8>>, Vec<u8>)> {
 }
 
 /// A fresh token's text, and the hash to store, in hexadecimal.
-pub fn new_token() -> Result<(String, String), getrandom::Error> {
+pub fn new_token() -> std::io::Result<(String, String)> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(|e| std::io::Error::other(e.to_string()))?;
     let text = URL_SAFE_NO_PAD.encode(bytes);
     let hash = hash_hex(&text);
     Ok((text, hash))

@@ -1,0 +1,95 @@
+//! The command line.
+
+mod user;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Rate};
+
+/// A website for everybody and a MASQUE tunnel for account holders, on one port.
+#[derive(Debug, Parser)]
+#[command(name = "bauta-gateway", version)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, env = "BAUTA_CONFIG", default_value = "/etc/bauta/gateway.toml")]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or SIGINT; SIGHUP reads certificate, site and accounts again.
+    Run,
+    /// Read the configuration and all it names, report every mistake, change nothing.
+    Check,
+    /// Manage accounts. A running gateway notices within a second.
+    #[command(subcommand)]
+    User(User),
+}
+
+/// Account management.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Create an account and print its link. The link is not kept anywhere: `link` makes another.
+    Add {
+        /// Its name: letters, digits, and - _ . @
+        name: String,
+        /// Its limits.
+        #[command(flatten)]
+        limits: Limits,
+        /// Print the link alone, without a QR code.
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Show all accounts.
+    List,
+    /// Delete an account; its tunnels close within a second.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Issue one more token for an account, and print the link. Only hashes are kept, so an older
+    /// link cannot be shown again; it stays valid unless --revoke is given.
+    Link {
+        /// The account's name.
+        name: String,
+        /// Make every earlier link of the account invalid.
+        #[arg(long)]
+        revoke: bool,
+        /// Print the link alone, without a QR code.
+        #[arg(long)]
+        quiet: bool,
+    },
+}
+
+/// Limits of an account.
+#[derive(Debug, Args)]
+pub struct Limits {
+    /// CONNECT-IP sessions at once.
+    #[arg(long)]
+    pub sessions: Option<usize>,
+    /// Rate each way, such as 100mbit.
+    #[arg(long)]
+    pub rate: Option<Rate>,
+    /// Last moment of validity, such as 2027-01-31 or 2027-01-31T12:00:00Z.
+    #[arg(long)]
+    pub expires: Option<toml::value::Datetime>,
+}
+
+impl Cli {
+    /// Does it.
+    pub fn run(self) -> Result<()> {
+        let config = Config::load(&self.config)?;
+        match self.command {
+            Command::Run => crate::run::run(&config, &self.config),
+            Command::Check => crate::run::check(&config),
+            Command::User(user) => user::run(user, &config),
+        }
+    }
+}

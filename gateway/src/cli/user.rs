@@ -1,0 +1,143 @@
+//! `bauta-gateway user …`.
+#![expect(clippy::print_stdout, reason = "this is a command's output")]
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{Limits, User};
+use crate::accounts::{AccountsFile, Entry, check_name, edit, hash_hex, new_token};
+use crate::config::Config;
+use crate::link;
+
+/// Tokens one account may have; each link is one.
+const MAX_TOKENS: usize = 64;
+
+pub(super) fn run(command: User, config: &Config) -> Result<()> {
+    match command {
+        User::Add { name, limits, quiet } => {
+            let token = add(config, &name, limits)?;
+            show(config, &token, quiet)
+        }
+        User::List => list(config),
+        User::Remove { name } => remove(config, &name),
+        User::Link { name, revoke, quiet } => {
+            let token = issue(config, &name, revoke)?;
+            show(config, &token, quiet)
+        }
+    }
+}
+
+fn add(config: &Config, name: &str, limits: Limits) -> Result<String> {
+    check_name(name).map_err(|e| anyhow!(e))?;
+    let (token, hash) = new_token().context("no randomness")?;
+    let Limits { sessions, rate, expires } = limits;
+    let entry = Entry { name: name.into(), tokens: vec![hash], sessions, rate, expires };
+    if expires.is_some() && entry.expiry().is_none() {
+        bail!("--expires must be a date, or a date and time ending in Z");
+    }
+    edit(&config.accounts.file, |file| {
+        if file.accounts.iter().any(|other| other.name == name) {
+            bail!("account `{name}` exists; `bauta-gateway user link {name}` makes another link");
+        }
+        file.accounts.push(entry);
+        Ok(())
+    })?;
+    Ok(token)
+}
+
+fn issue(config: &Config, name: &str, revoke: bool) -> Result<String> {
+    let (token, _) = new_token().context("no randomness")?;
+    edit(&config.accounts.file, |file| {
+        let entry = find(file, name)?;
+        if revoke {
+            entry.tokens.clear();
+        }
+        if entry.tokens.len() >= MAX_TOKENS {
+            bail!("account `{name}` has {MAX_TOKENS} links already; start over with --revoke");
+        }
+        entry.tokens.push(hash_hex(&token));
+        Ok(())
+    })?;
+    Ok(token)
+}
+
+fn remove(config: &Config, name: &str) -> Result<()> {
+    edit(&config.accounts.file, |file| {
+        find(file, name)?;
+        file.accounts.retain(|entry| entry.name != name);
+        Ok(())
+    })
+}
+
+fn find<'a>(file: &'a mut AccountsFile, name: &str) -> Result<&'a mut Entry> {
+    let found = file.accounts.iter_mut().find(|entry| entry.name == name);
+    found
+        .ok_or_else(|| anyhow!("there is no account `{name}`; `bauta-gateway user list` shows all"))
+}
+
+fn list(config: &Config) -> Result<()> {
+    let file = AccountsFile::read(&config.accounts.file)?;
+    if file.accounts.is_empty() {
+        println!("no accounts; `bauta-gateway user add NAME` makes one");
+        return Ok(());
+    }
+    println!("{:<24} {:>5} {:>9} {:>10}  EXPIRES", "NAME", "LINKS", "SESSIONS", "RATE");
+    for entry in &file.accounts {
+        let sessions = entry.sessions.map_or_else(|| "default".into(), |n| n.to_string());
+        let rate = entry.rate.map_or_else(|| "default".into(), |rate| rate.to_string());
+        let expires = entry.expires.map_or_else(|| "never".into(), |at| at.to_string());
+        let (name, links) = (&entry.name, entry.tokens.len());
+        println!("{name:<24} {links:>5} {sessions:>9} {rate:>10}  {expires}");
+    }
+    Ok(())
+}
+
+fn show(config: &Config, token: &str, quiet: bool) -> Result<()> {
+    let link = link::link(token, config);
+    println!("{link}");
+    if !quiet && let Some(qr) = link::qr(&link) {
+        println!("\n{qr}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::accounts::Accounts;
+    use bauta_masque_io::clock::unix_time;
+
+    const NO_LIMITS: Limits = Limits { sessions: None, rate: None, expires: None };
+
+    fn config(dir: &Path) -> Config {
+        let file = dir.join("accounts.toml");
+        let text = format!("domain = \"a.org\"\n[accounts]\nfile = {file:?}");
+        Config::parse(&text, Path::new("gateway.toml")).unwrap()
+    }
+
+    #[test]
+    fn an_account_lives_from_add_to_remove() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let token = add(&config, "alice", NO_LIMITS).unwrap();
+        assert!(add(&config, "alice", NO_LIMITS).unwrap_err().to_string().contains("exists"));
+        assert!(add(&config, "a b", NO_LIMITS).is_err());
+        let second = issue(&config, "alice", false).unwrap();
+        let accounts = Accounts::load(config.accounts.file.clone(), None).unwrap();
+        let known = |token: &str| {
+            let value = format!("Bearer {token}");
+            accounts.authenticate(Some(value.as_bytes()), unix_time()).is_some()
+        };
+        assert!(known(&token) && known(&second));
+        let third = issue(&config, "alice", true).unwrap();
+        accounts.reload().unwrap();
+        assert!(known(&third) && !known(&token) && !known(&second), "revoked");
+        remove(&config, "alice").unwrap();
+        accounts.reload().unwrap();
+        assert!(!known(&third));
+        assert!(remove(&config, "alice").unwrap_err().to_string().contains("no account"));
+        let text = std::fs::read_to_string(&config.accounts.file).unwrap();
+        assert!(!text.contains(&token));
+    }
+}

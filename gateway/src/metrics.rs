@@ -1,0 +1,296 @@
+//! Counters of the workers, and their sum for Prometheus.
+//!
+//! Each worker owns one [`Counters`] and is its only writer, so an increment is a plain load and
+//! store that any thread may read. Nothing here names an account or an address.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// A number one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only ever from the owning thread.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts; only ever from the owning thread.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Sets; only ever from the owning thread.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Reads.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Count {
+    /// Adds from any thread.
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Subtracts from any thread.
+    pub fn sub_shared(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+}
+
+/// The kinds of tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// CONNECT-IP.
+    Ip,
+    /// CONNECT-UDP.
+    Udp,
+    /// CONNECT.
+    Tcp,
+}
+
+/// Labels of [`Kind`], in order.
+const KINDS: [&str; 3] = ["connect-ip", "connect-udp", "connect-tcp"];
+
+/// Why a packet went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Dropped {
+    /// For an address nobody holds.
+    NoSession,
+    /// Beyond the account's rate.
+    Rate,
+    /// The client's connection is slower than what arrives for it.
+    QueueFull,
+    /// Larger than the path to the client carries; answered with Packet Too Big where there is one.
+    TooLarge,
+    /// The TUN or the target's socket took no more.
+    Blocked,
+    /// From an address the session does not own.
+    Source,
+    /// To where the policy lets nobody go.
+    Policy,
+    /// Outside the routes of the session.
+    Route,
+    /// No IP packet, or not a whole one.
+    Malformed,
+    /// TTL or hop limit used up.
+    HopLimit,
+    /// A context id nobody registered.
+    Context,
+    /// A datagram for a stream that is none, or takes none.
+    NoStream,
+    /// A sibling worker's queue was full.
+    HandOver,
+    /// Any other decision of the session.
+    Other,
+}
+
+/// Labels of [`Dropped`], in order.
+const DROPS: [&str; 14] = [
+    "no_session",
+    "rate",
+    "queue_full",
+    "too_large",
+    "blocked",
+    "source",
+    "policy",
+    "route",
+    "malformed",
+    "hop_limit",
+    "context",
+    "no_stream",
+    "hand_over",
+    "other",
+];
+
+/// What one worker counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// QUIC connections, or TCP connections, in being.
+    pub connections: Count,
+    /// And ever made.
+    pub connections_total: Count,
+    /// Requests to the website over HTTP/1.1, HTTP/2 and HTTP/3.
+    pub requests: [Count; 3],
+    /// Tunnels in being, by [`Kind`].
+    pub tunnels: [Count; 3],
+    /// Tunnels refused to account holders.
+    pub refused: Count,
+    /// Packets from clients to the Internet, by [`Kind`]; TCP counts none.
+    pub up_packets: [Count; 3],
+    /// Their bytes.
+    pub up_bytes: [Count; 3],
+    /// Packets from the Internet to clients.
+    pub down_packets: [Count; 3],
+    /// Their bytes.
+    pub down_bytes: [Count; 3],
+    /// Packets dropped, by [`Dropped`].
+    pub drops: [Count; DROPS.len()],
+    /// UDP datagrams that reached the wrong worker and were handed over.
+    pub foreign: Count,
+}
+
+impl Counters {
+    /// A packet went up.
+    #[inline]
+    pub fn up(&self, kind: Kind, bytes: usize) {
+        self.up_packets[kind as usize].add(1);
+        self.up_bytes[kind as usize].add(bytes as u64);
+    }
+
+    /// A packet went down.
+    #[inline]
+    pub fn down(&self, kind: Kind, bytes: usize) {
+        self.down_packets[kind as usize].add(1);
+        self.down_bytes[kind as usize].add(bytes as u64);
+    }
+
+    /// A packet went no further.
+    #[inline]
+    pub fn dropped(&self, why: Dropped) {
+        self.drops[why as usize].add(1);
+    }
+}
+
+/// Everybody's counters.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// One a worker.
+    pub workers: Arc<[Arc<Counters>]>,
+    /// Of HTTP/1.1 and HTTP/2, where many threads may write.
+    pub tcp: Arc<Counters>,
+}
+
+impl Metrics {
+    /// Zeros, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        let workers = (0..workers).map(|_| Arc::new(Counters::default())).collect();
+        Self { workers, tcp: Arc::default() }
+    }
+
+    /// A sum over everybody.
+    pub fn sum(&self, of: impl Fn(&Counters) -> u64) -> u64 {
+        self.workers.iter().map(|counters| of(counters)).sum::<u64>() + of(&self.tcp)
+    }
+
+    /// The text Prometheus reads (OpenMetrics).
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("bauta");
+        registry.register_collector(Box::new(self.clone()));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn family(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        counter: bool,
+        label: &'static str,
+        rows: &[(&'static str, u64)],
+    ) -> fmt::Result {
+        let kind = if counter {
+            ConstCounter::new(0u64).metric_type()
+        } else {
+            ConstGauge::new(0i64).metric_type()
+        };
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (value, n) in rows {
+            let labels = [(label, *value)];
+            let row = family.encode_family(&labels)?;
+            if counter {
+                ConstCounter::new(*n).encode(row)?;
+            } else {
+                ConstGauge::new(*n as i64).encode(row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let e = &mut encoder;
+        let quic = |of: fn(&Counters) -> u64| self.workers.iter().map(|c| of(c)).sum::<u64>();
+        let by_kind = |of: fn(&Counters) -> &[Count; 3]| {
+            let sum = |i: usize| self.sum(|counters| of(counters)[i].get());
+            [(KINDS[0], sum(0)), (KINDS[1], sum(1)), (KINDS[2], sum(2))]
+        };
+        let transport = |of: fn(&Counters) -> u64| [("quic", quic(of)), ("tcp", of(&self.tcp))];
+        let rows = transport(|c| c.connections.get());
+        self.family(e, ("connections", "Connections in being"), false, "transport", &rows)?;
+        let rows = transport(|c| c.connections_total.get());
+        self.family(e, ("connections_made", "Connections made"), true, "transport", &rows)?;
+        let sum = |i: usize| self.sum(|c| c.requests[i].get());
+        let rows = [("1.1", sum(0)), ("2", sum(1)), ("3", sum(2))];
+        self.family(e, ("requests", "Requests to the website"), true, "http", &rows)?;
+        let rows = by_kind(|c| &c.tunnels);
+        self.family(e, ("tunnels", "Tunnels in being"), false, "kind", &rows)?;
+        let rows = [("account", self.sum(|c| c.refused.get()))];
+        self.family(e, ("tunnels_refused", "Tunnels refused to accounts"), true, "to", &rows)?;
+        let rows = by_kind(|c| &c.up_packets);
+        self.family(e, ("up_packets", "Packets from clients"), true, "kind", &rows)?;
+        let rows = by_kind(|c| &c.up_bytes);
+        self.family(e, ("up_bytes", "Bytes from clients"), true, "kind", &rows)?;
+        let rows = by_kind(|c| &c.down_packets);
+        self.family(e, ("down_packets", "Packets to clients"), true, "kind", &rows)?;
+        let rows = by_kind(|c| &c.down_bytes);
+        self.family(e, ("down_bytes", "Bytes to clients"), true, "kind", &rows)?;
+        let dropped = |i: usize| self.sum(|c| c.drops[i].get());
+        let rows: Vec<_> = DROPS.iter().enumerate().map(|(i, why)| (*why, dropped(i))).collect();
+        self.family(e, ("dropped_packets", "Packets that went no further"), true, "why", &rows)?;
+        let rows = [("cid", self.sum(|c| c.foreign.get()))];
+        self.family(e, ("handed_over", "Datagrams for sibling workers"), true, "by", &rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_reads_the_sum_of_all_workers() {
+        let metrics = Metrics::new(2);
+        metrics.workers[0].up(Kind::Ip, 100);
+        metrics.workers[1].up(Kind::Ip, 50);
+        metrics.workers[1].dropped(Dropped::Other);
+        metrics.tcp.requests[1].add_shared(3);
+        metrics.workers[0].connections.add(2);
+        let text = metrics.encode().unwrap();
+        for line in [
+            "bauta_up_packets_total{kind=\"connect-ip\"} 2\n",
+            "bauta_up_bytes_total{kind=\"connect-ip\"} 150\n",
+            "bauta_dropped_packets_total{why=\"other\"} 1\n",
+            "bauta_requests_total{http=\"2\"} 3\n",
+            "bauta_connections{transport=\"quic\"} 2\n",
+            "# EOF\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_reason_has_its_own_label() {
+        assert_eq!(DROPS[Dropped::Other as usize], "other");
+        assert_eq!(DROPS[Dropped::NoSession as usize], "no_session");
+        assert_eq!(DROPS[Dropped::HopLimit as usize], "hop_limit");
+        assert_eq!(KINDS[Kind::Tcp as usize], "connect-tcp");
+    }
+}
