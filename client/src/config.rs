@@ -1,0 +1,466 @@
+//! Settings: from a TOML file, the environment, and a link, the later ones overriding the earlier.
+
+use std::{
+    fmt, fs,
+    io::Read,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use crate::{
+    link::{Link, LinkError, MAX_LINK, Pin, Server},
+    net::Net,
+    secret::{MAX_TOKEN, Token},
+};
+
+/// The file that is read when none is named, if it exists.
+pub const DEFAULT_FILE: &str = "/etc/bauta/bauta.toml";
+/// The interface's name when none is given.
+pub const DEFAULT_NAME: &str = "bauta0";
+/// The template of CONNECT-IP when none is given (RFC 9484 §3).
+pub const DEFAULT_IP_TEMPLATE: &str = "/.well-known/masque/ip/{target}/{ipproto}/";
+/// The template of CONNECT-UDP when none is given (RFC 9298 §2).
+pub const DEFAULT_UDP_TEMPLATE: &str = "/.well-known/masque/udp/{target_host}/{target_port}/";
+/// Packets that one AES-GCM key may protect (RFC 9001 §6.6).
+pub const AEAD_LIMIT: u64 = 1 << 23;
+/// The fewest packets a connection may be limited to: fewer would not carry the hand-over itself.
+pub const MIN_PACKET_LIMIT: u64 = 256;
+/// The largest configuration file read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What is wrong with the configuration: where, what, and what to do.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}:{line}:{column}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The link is malformed.
+    #[error("{from}: {cause}")]
+    Link {
+        /// Where the link came from.
+        from: String,
+        /// What is wrong.
+        cause: LinkError,
+    },
+    /// Something needed is not there, or does not go together.
+    #[error("{0}")]
+    Missing(String),
+}
+
+/// The TOML file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    #[serde(deserialize_with = "parsed")]
+    link: Option<Link>,
+    #[serde(deserialize_with = "parsed")]
+    server: Option<Server>,
+    token: Option<Token>,
+    token_file: Option<PathBuf>,
+    sni: Option<String>,
+    ca: Option<PathBuf>,
+    #[serde(deserialize_with = "parsed")]
+    pin: Option<Pin>,
+    addr: Vec<IpAddr>,
+    ip_template: Option<String>,
+    udp_template: Option<String>,
+    name: Option<InterfaceName>,
+    dns: Vec<IpAddr>,
+    kill_switch: Option<bool>,
+    allow_lan: bool,
+    exclude: Vec<Net>,
+    ipv4: Option<bool>,
+    ipv6: Option<bool>,
+    mtu: Option<Mtu>,
+    mark: Option<Mark>,
+    table: Option<Mark>,
+    state_dir: Option<PathBuf>,
+    packet_limit: Option<PacketLimit>,
+    keepalive: Option<Seconds>,
+    qlog: Option<PathBuf>,
+    proxy: Proxy,
+}
+
+/// The local proxies.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// Where SOCKS5 listens.
+    pub socks: Option<SocketAddr>,
+    /// Where the HTTP proxy listens.
+    pub http: Option<SocketAddr>,
+}
+
+/// Everything decided.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the gateway is.
+    pub server: Server,
+    /// The credential.
+    pub token: Token,
+    /// The name in the certificate, in the handshake and in `:authority`.
+    pub sni: String,
+    /// A PEM file of authorities instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The public key to insist on.
+    pub pin: Option<Pin>,
+    /// Addresses that replace name resolution.
+    pub addr: Vec<IpAddr>,
+    /// The CONNECT-IP template.
+    pub ip_template: String,
+    /// The CONNECT-UDP template.
+    pub udp_template: String,
+    /// Name of the TUN interface and of this tunnel's state folder.
+    pub name: String,
+    /// Name servers to use in the tunnel instead of those the gateway assigns.
+    pub dns: Vec<IpAddr>,
+    /// Whether nothing may leave outside the tunnel; `None`: exactly when the tunnel is a full one.
+    pub kill_switch: Option<bool>,
+    /// Private and link-local networks stay reachable beside the tunnel.
+    pub allow_lan: bool,
+    /// Networks that stay outside the tunnel.
+    pub exclude: Vec<Net>,
+    /// Ask for an IPv4 address.
+    pub ipv4: bool,
+    /// Ask for an IPv6 address.
+    pub ipv6: bool,
+    /// An upper bound on the interface's MTU, bytes.
+    pub mtu: Option<u16>,
+    /// Firewall mark of the packets that carry the tunnel.
+    pub mark: u32,
+    /// Routing table of the tunnel.
+    pub table: u32,
+    /// Where the state folders are.
+    pub state_dir: PathBuf,
+    /// Packets a key may protect; a session moves on at three quarters.
+    pub packet_limit: u64,
+    /// Silence after which a ping is sent.
+    pub keepalive: Duration,
+    /// Folder for qlog files.
+    pub qlog: Option<PathBuf>,
+    /// The local proxies.
+    pub proxy: Proxy,
+}
+
+/// Where the parts come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// `--config`, or `BAUTA_CONFIG`.
+    pub file: Option<PathBuf>,
+    /// The link and where it came from.
+    pub link: Option<(String, String)>,
+}
+
+impl Settings {
+    /// Puts the settings together. A link replaces the file's link, server, token and trust.
+    pub fn load(sources: Sources) -> Result<Settings, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = match sources.file {
+            Some(path) => File::read(&path)?,
+            None if default.exists() => File::read(default)?,
+            None => File::default(),
+        };
+        let link = match sources.link {
+            Some((from, text)) => {
+                Some(text.parse().map_err(|cause| ConfigError::Link { from, cause })?)
+            }
+            None => file.link.clone(),
+        };
+        file.settle(link)
+    }
+}
+
+impl File {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<File, ConfigError> {
+        File::parse(&read_bounded(path, MAX_FILE)?, path)
+    }
+
+    /// Parses the text of the file called `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+        toml::from_str(text).map_err(|e| {
+            let (line, column) = position(text, e.span().map_or(0, |span| span.start));
+            ConfigError::Parse {
+                path: path.into(),
+                line,
+                column,
+                message: e.message().trim().into(),
+            }
+        })
+    }
+
+    fn settle(self, link: Option<Link>) -> Result<Settings, ConfigError> {
+        let missing = |what: &str| ConfigError::Missing(what.into());
+        let link = match link {
+            Some(link) => link,
+            None => Link {
+                server: self.server.ok_or_else(|| {
+                    missing("no gateway is named: give a link, or `server` and `token_file` in the configuration")
+                })?,
+                token: match (self.token, self.token_file) {
+                    (Some(token), None) => token,
+                    (None, Some(path)) => read_token(&path)?,
+                    (Some(_), Some(_)) => return Err(missing("`token` and `token_file` exclude each other")),
+                    (None, None) => return Err(missing("no token: set `token_file` (or `token`), or give a link")),
+                },
+                sni: self.sni,
+                ca: self.ca,
+                pin: self.pin,
+                addr: self.addr,
+                dns: Vec::new(),
+                ip: self.ip_template,
+                udp: self.udp_template,
+            },
+        };
+        let name = self.name.map_or_else(|| DEFAULT_NAME.into(), |name| name.0);
+        let (ipv4, ipv6) = (self.ipv4.unwrap_or(true), self.ipv6.unwrap_or(true));
+        if !ipv4 && !ipv6 {
+            return Err(missing(
+                "`ipv4` and `ipv6` are both off: nothing would go through the tunnel",
+            ));
+        }
+        let mark = self.mark.map_or_else(|| mark_of(&name), |mark| mark.0);
+        Ok(Settings {
+            sni: link.sni.unwrap_or_else(|| link.server.host.clone()),
+            server: link.server,
+            token: link.token,
+            ca: link.ca,
+            pin: link.pin,
+            addr: link.addr,
+            ip_template: link.ip.unwrap_or_else(|| DEFAULT_IP_TEMPLATE.into()),
+            udp_template: link.udp.unwrap_or_else(|| DEFAULT_UDP_TEMPLATE.into()),
+            dns: if self.dns.is_empty() { link.dns } else { self.dns },
+            kill_switch: self.kill_switch,
+            allow_lan: self.allow_lan,
+            exclude: self.exclude,
+            ipv4,
+            ipv6,
+            mtu: self.mtu.map(|mtu| mtu.0),
+            mark,
+            table: self.table.map_or(mark, |table| table.0),
+            state_dir: self.state_dir.unwrap_or_else(default_state_dir),
+            packet_limit: self.packet_limit.map_or(AEAD_LIMIT, |limit| limit.0),
+            keepalive: Duration::from_secs(self.keepalive.map_or(15, |s| s.0)),
+            qlog: self.qlog,
+            proxy: self.proxy,
+            name,
+        })
+    }
+}
+
+/// `BAUTA_STATE_DIR`, or `/run/bauta`.
+pub fn default_state_dir() -> PathBuf {
+    std::env::var_os("BAUTA_STATE_DIR").map_or_else(|| "/run/bauta".into(), PathBuf::from)
+}
+
+/// A mark of its own for each tunnel: `0xba00` for `bauta0`, and so on; other names are hashed.
+fn mark_of(name: &str) -> u32 {
+    let digits = name.strip_prefix("bauta").and_then(|n| n.parse::<u8>().ok());
+    let hash =
+        || name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    digits.map_or_else(|| 0xbb00 | (hash() & 0xff), |n| 0xba00 | u32::from(n))
+}
+
+/// Reads a link from a file, or from standard input for `-`.
+pub fn read_link(path: &Path) -> Result<(String, String), ConfigError> {
+    let text = read_bounded(path, MAX_LINK as u64)?;
+    let from =
+        if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    Ok((from, text.trim().into()))
+}
+
+fn read_token(path: &Path) -> Result<Token, ConfigError> {
+    let text = read_bounded(path, MAX_TOKEN as u64 + 1)?;
+    Token::new(text.trim()).map_err(|e| ConfigError::Missing(format!("{}: {e}", path.display())))
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<String, ConfigError> {
+    let read = || {
+        let mut text = String::new();
+        let n = if path == Path::new("-") {
+            std::io::stdin().lock().take(limit + 1).read_to_string(&mut text)?
+        } else {
+            fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?
+        };
+        if n as u64 > limit {
+            return Err(std::io::Error::other(format!("longer than {limit} bytes")));
+        }
+        Ok(text)
+    };
+    read().map_err(|cause| ConfigError::Read { path: path.into(), cause })
+}
+
+/// Line and column, both from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (line, column)
+}
+
+fn parsed<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    String::deserialize(d)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct InterfaceName(String);
+
+impl TryFrom<String> for InterfaceName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        check_name(&name).map(|()| InterfaceName(name))
+    }
+}
+
+/// Whether `name` can name an interface and a folder: 1 to 15 letters, digits, `-` and `_`.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=15).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-') {
+        return Ok(());
+    }
+    Err(format!("`{name}` cannot name an interface: 1 to 15 letters, digits, `-` or `_`"))
+}
+
+/// A number of a bounded range.
+macro_rules! bounded {
+    ($name:ident, $repr:ty, $what:literal, $range:expr) => {
+        #[derive(Clone, Copy, Debug, Deserialize)]
+        #[serde(try_from = "i64")]
+        struct $name($repr);
+
+        impl TryFrom<i64> for $name {
+            type Error = String;
+
+            fn try_from(value: i64) -> Result<Self, String> {
+                let range = $range;
+                match <$repr>::try_from(value) {
+                    Ok(value) if range.contains(&value) => Ok($name(value)),
+                    _ => Err(format!("{} is from {} to {}", $what, range.start(), range.end())),
+                }
+            }
+        }
+    };
+}
+bounded!(Mtu, u16, "an MTU", 576..=9000);
+bounded!(
+    Mark,
+    u32,
+    "a mark or table (0x100 up, for the system owns those below)",
+    0x100..=u32::MAX
+);
+bounded!(PacketLimit, u64, "a packet limit", MIN_PACKET_LIMIT..=AEAD_LIMIT);
+bounded!(Seconds, u64, "a keep-alive in seconds", 1..=600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, ConfigError> {
+        let file = File::parse(text, Path::new("t.toml"))?;
+        let link = file.link.clone();
+        file.settle(link)
+    }
+
+    fn error(text: &str) -> String {
+        settings(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_link_is_enough() {
+        let s = settings("link = 'bauta://tok@vpn.example'").unwrap();
+        assert_eq!((s.sni.as_str(), s.name.as_str(), s.mark), ("vpn.example", "bauta0", 0xba00));
+        assert_eq!(s.kill_switch, None);
+    }
+
+    #[test]
+    fn a_server_and_a_token_are_enough() {
+        let s =
+            settings("server = 'vpn.example:8443'\ntoken = 'tok'\nsni = 'site.example'").unwrap();
+        assert_eq!((s.server.port, s.sni.as_str()), (8443, "site.example"));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column() {
+        assert!(error("a = 1").starts_with("t.toml:1:1: unknown field `a`"), "{}", error("a = 1"));
+        assert!(
+            error("server = 'x'\nmtu = 5").starts_with("t.toml:2:7: an MTU is from 576 to 9000")
+        );
+        assert!(
+            error("\n  link = 'bauta://tok@'").starts_with("t.toml:2:10: the link is not right")
+        );
+        assert!(error("name = 'a/b'").contains("cannot name an interface"));
+        assert!(error("exclude = ['10.1.0.0/8']").contains("begins at 10.0.0.0"));
+        assert!(error("[proxy]\nsocks = 'x'").starts_with("t.toml:2:9"));
+        assert!(error("server = [").starts_with("t.toml:1:"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(error("").contains("no gateway"));
+        assert!(error("server = 'h'").contains("no token"));
+        assert!(error("server='h'\ntoken='t'\ntoken_file='/x'").contains("exclude"));
+        assert!(error("link='bauta://t@h'\nipv4=false\nipv6=false").contains("both off"));
+    }
+
+    #[test]
+    fn the_token_never_shows_in_errors_or_debug() {
+        for text in
+            ["token = 'hush hush'", "link = 'bauta://hush@h:0'", "link = 'bauta://hush@h?x=1'"]
+        {
+            assert!(!error(text).contains("hush"), "{}", error(text));
+        }
+        assert!(!format!("{:?}", settings("link='bauta://hush@h'").unwrap()).contains("hush"));
+    }
+
+    #[test]
+    fn tunnels_have_marks_of_their_own() {
+        assert_eq!((mark_of("bauta0"), mark_of("bauta7")), (0xba00, 0xba07));
+        assert_ne!(mark_of("home"), mark_of("work"));
+    }
+
+    #[test]
+    fn the_sample_configuration_loads() {
+        let sample = include_str!("../../deploy/bauta.example.toml");
+        settings(sample).unwrap();
+        // Every setting is shown, commented out or not: uncommented they must load as well.
+        let all: String = sample
+            .lines()
+            .map(|line| {
+                line.strip_prefix("#")
+                    .filter(|l| l.contains(" = ") || l.starts_with('['))
+                    .unwrap_or(line)
+            })
+            .filter(|line| !line.starts_with("link = "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        File::parse(&all, Path::new("bauta.example.toml")).unwrap();
+    }
+}
