@@ -64,9 +64,9 @@ impl Net {
     pub fn veth(&self, a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
         names::check_device(a.1)?;
         names::check_device(b.1)?;
-        a.0.ip(&format!("link add {} type veth peer name {} netns {}", a.1, b.1, b.0.name()))?;
-        a.0.ip(&format!("link set {} up", a.1))?;
-        b.0.ip(&format!("link set {} up", b.1))?;
+        a.0.ip(&format!("link add name {} type veth peer name {} netns {}", a.1, b.1, b.0.name()))?;
+        a.0.ip(&format!("link set dev {} up", a.1))?;
+        b.0.ip(&format!("link set dev {} up", b.1))?;
         Ok(())
     }
 

@@ -79,7 +79,7 @@ impl Netns {
     }
 
     /// Sets a network sysctl, named below `net.` with slashes: `ipv4/ip_forward`.
-    pub fn sysctl(&self, key: &str, value: impl ToString) -> Result<()> {
+    pub fn sysctl(&self, key: &str, value: impl ToString + Copy) -> Result<()> {
         let (path, value) = (format!("/proc/sys/net/{key}"), value.to_string());
         self.enter(|| fs::write(&path, &value))?
             .attempting(|| format!("set {path} to {value} in {}", self.name))

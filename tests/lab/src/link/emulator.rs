@@ -53,12 +53,12 @@ impl End {
         })?;
         // Without a link-local address the device sends nothing of its own accord, and packet
         // numbers are those of the test's traffic. A kernel without IPv6 refuses, rightly.
-        let _ = netns.ip(&format!("link set {device} addrgenmode none"));
+        let _ = netns.ip(&format!("link set dev {device} addrgenmode none"));
         for address in addresses {
             let nodad = if address.contains(':') { " nodad" } else { "" };
             netns.ip(&format!("address add {address} dev {device}{nodad}"))?;
         }
-        netns.ip(&format!("link set {device} mtu {mtu} txqueuelen {TUN_QUEUE} up"))?;
+        netns.ip(&format!("link set dev {device} mtu {mtu} txqueuelen {TUN_QUEUE} up"))?;
         Ok(Arc::new(tun))
     }
 

@@ -20,8 +20,12 @@ use crate::sys;
 
 /// Packets read, and packets delivered, before the other has its turn.
 const BATCH: usize = 64;
-/// Closer than this to the next delivery the thread spins, in nanoseconds.
-const SPIN: u64 = 20_000;
+/// A thread that handled this many packets since it last slept is busy: it sleeps by the clock
+/// alone and handles several at each wake-up. One that never slept would be throttled by the
+/// kernel, which grants real-time threads 95 % of a second.
+const BUSY: usize = 4;
+/// How long a busy thread sleeps, in nanoseconds: the grain of its times.
+const TICK: u64 = 100_000;
 /// The longest sleep, so that reports stay fresh.
 const SLEEP_MAX: u64 = 100_000_000;
 /// How often a busy thread reports.
@@ -96,6 +100,8 @@ pub(super) struct Worker {
     number: u64,
     generation: u64,
     reported: u64,
+    /// The device has been deleted: it would be readable, with an error, for ever.
+    gone: bool,
 }
 
 impl Worker {
@@ -119,6 +125,7 @@ impl Worker {
             number: 0,
             generation: 0,
             reported: 0,
+            gone: false,
         }
     }
 
@@ -130,18 +137,18 @@ impl Worker {
             let _ = nix::sys::prctl::set_timerslack(1);
         }
         *lock(&self.shared.realtime) = Some(realtime);
+        let mut handled = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.obey();
             let delivered = self.deliver();
             let taken = self.take();
-            if taken == 0 && delivered < BATCH {
-                self.report();
-                self.wait();
-            } else if self.now().saturating_sub(self.reported) >= REPORT_EVERY {
-                self.report();
+            handled += delivered + taken;
+            if taken < BATCH && delivered < BATCH {
+                self.wait(handled >= BUSY);
+                handled = 0;
             }
         }
-        self.report();
+        self.report(self.now());
     }
 
     /// Nanoseconds since the link began.
@@ -157,7 +164,7 @@ impl Worker {
         }
         if self.shared.reset.load(Ordering::Relaxed) {
             self.stats = Stats::default();
-            self.report();
+            self.report(self.now());
             self.shared.reset.store(false, Ordering::Release);
         }
     }
@@ -168,8 +175,10 @@ impl Worker {
             let len = match read(&*self.from, &mut self.buffer) {
                 Ok(len) => len,
                 Err(Errno::EAGAIN | Errno::EINTR) => return count,
-                // The device is down or gone: packets cannot come.
-                Err(_) => return count,
+                Err(_) => {
+                    self.gone = true;
+                    return count;
+                }
             };
             let now = self.now();
             self.stats.packets_in += 1;
@@ -223,30 +232,37 @@ impl Worker {
         BATCH
     }
 
-    /// Sleeps until a packet comes, a change is asked for, or just before the next delivery.
-    fn wait(&mut self) {
+    /// Sleeps until a packet comes, the next one is due, or a change is asked for; when busy, for
+    /// a tick at least.
+    fn wait(&mut self, busy: bool) {
         let now = self.now();
-        let left = self.schedule.next_at().map_or(SLEEP_MAX, |at| at.saturating_sub(now));
-        if left <= SPIN {
-            return;
+        if !busy || now.saturating_sub(self.reported) >= REPORT_EVERY {
+            self.report(now);
         }
-        let sleep = (left - SPIN).min(SLEEP_MAX);
         self.stats.wakeups += 1;
-        sleep_until_readable([self.from.as_fd(), self.shared.wake.as_fd()], sleep);
+        let left = self.schedule.next_at().map_or(SLEEP_MAX, |at| at.saturating_sub(now));
+        let span = if busy { TICK } else { left.min(SLEEP_MAX) };
+        let wake = self.shared.wake.as_fd();
+        if busy || self.gone {
+            sleep([wake], span);
+        } else {
+            sleep([wake, self.from.as_fd()], span);
+        }
         let _ = self.shared.wake.read();
     }
 
     /// Publishes the counters, unless somebody reads them right now.
-    fn report(&mut self) {
+    fn report(&mut self, now: u64) {
         if let Ok(mut report) = self.shared.report.try_lock() {
             self.stats.summarise(self.schedule.len());
             report.copy_from(&self.stats);
-            self.reported = now_ns().saturating_sub(self.epoch);
+            self.reported = now;
         }
     }
 }
 
-fn sleep_until_readable(files: [BorrowedFd<'_>; 2], nanos: u64) {
+/// Sleeps so long, or until one of the files can be read.
+fn sleep<const N: usize>(files: [BorrowedFd<'_>; N], nanos: u64) {
     let mut files = files.map(|file| PollFd::new(file, PollFlags::POLLIN));
     let span = TimeSpec::from_duration(std::time::Duration::from_nanos(nanos));
     let _ = ppoll(&mut files, Some(span), None);
