@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("http://{}/", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
         let service = site.clone().map_request(|request: http::Request<_>| request.map(Body::new));
         let service = TowerToHyperService::new(service);
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);

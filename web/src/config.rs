@@ -15,7 +15,8 @@ pub struct SiteConfig {
 /// Where a site's answers come from.
 #[derive(Clone, Debug, Default)]
 pub enum Source {
-    /// The built-in site of a small workshop.
+    /// The built-in site of a small workshop, to begin with. It is the same everywhere, so that it
+    /// tells those who have seen it what serves it: a gateway in earnest has a site of its own.
     #[default]
     Sample,
     /// Static files.

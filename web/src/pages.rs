@@ -6,6 +6,7 @@
 //! were compressed on the way.
 
 mod folder;
+mod open;
 mod sample;
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ type Compressible = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 /// Where files come from, and what the site they make likes to add to its answers.
 pub(crate) trait Store: Backend {
     /// Adds headers of this site's own to an answer.
-    fn dress(_response: &mut Response<Body>) {}
+    fn dress(_path: &str, _headers: &mut HeaderMap) {}
 }
 
 /// A static site over a store of files.
@@ -84,7 +85,7 @@ impl<S: Store> Pages<S> {
             }
             _ => {}
         }
-        S::dress(&mut response);
+        S::dress(parts.uri.path(), response.headers_mut());
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::empty();
         }

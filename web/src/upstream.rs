@@ -1,5 +1,8 @@
 //! A reverse proxy for one HTTP/1.1 server: bodies and trailers stream both ways, connections are
 //! kept alive and shared, and a client that goes away takes its upstream request with it.
+//!
+//! A request's trailers reach the upstream if its header announced them in `Trailer`: HTTP/1.1 wants
+//! it so, HTTP/2 and HTTP/3 do not. WebSocket passes over HTTP/1.1 alone, not over extended CONNECT.
 
 mod body;
 mod headers;

@@ -1,18 +1,18 @@
 //! The built-in site: a small workshop's, complete and light.
 
-use super::Store;
-use crate::Body;
-use http::{HeaderName, HeaderValue, Response, header};
+use super::{
+    Store,
+    open::{About, Open},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{
     future::{Ready, ready},
-    io::{self, Cursor, SeekFrom},
+    io,
     path::{Component, Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tower_http::services::fs::{Backend, File, Metadata};
+use tower_http::services::fs::Backend;
 
 /// Lists the files under `web/site`, each with its octets.
 macro_rules! files {
@@ -70,28 +70,18 @@ impl Asset {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample;
 
-/// A file or a folder of the sample.
-#[derive(Clone, Copy)]
-pub(crate) struct About {
-    folder: bool,
-    length: u64,
-    edited: u64,
-}
-
-pub(crate) struct Open {
-    about: About,
-    octets: Cursor<&'static [u8]>,
-}
-
 fn find(path: &Path) -> Option<(About, &'static [u8])> {
     let names = path.components().filter(|part| !matches!(part, Component::CurDir));
     let path: PathBuf = names.collect();
+    let about = |folder, length, edited| {
+        let edited = SystemTime::UNIX_EPOCH + Duration::from_secs(edited);
+        About { folder, length, edited }
+    };
     if let Some(file) = FILES.iter().find(|file| path == Path::new(file.name)) {
-        let length = file.octets.len() as u64;
-        return Some((About { folder: false, length, edited: file.edited }, file.octets));
+        return Some((about(false, file.octets.len() as u64, file.edited), file.octets));
     }
     let folder = FILES.iter().any(|file| Path::new(file.name).starts_with(&path));
-    folder.then_some((About { folder, length: 0, edited: EDITED }, &[]))
+    folder.then_some((about(true, 0, EDITED), &[]))
 }
 
 fn missing() -> io::Error {
@@ -106,57 +96,12 @@ impl Backend for Sample {
 
     fn open(&self, path: PathBuf) -> Self::OpenFuture {
         let file = find(&path).filter(|(about, _)| !about.folder);
-        ready(
-            file.map(|(about, octets)| Open { about, octets: Cursor::new(octets) })
-                .ok_or_else(missing),
-        )
+        let open = file.map(|(about, octets)| Open::memory(about, Bytes::from_static(octets)));
+        ready(open.ok_or_else(missing))
     }
 
     fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
         ready(find(&path).map(|(about, _)| about).ok_or_else(missing))
-    }
-}
-
-impl Metadata for About {
-    fn is_dir(&self) -> bool {
-        self.folder
-    }
-
-    fn modified(&self) -> io::Result<SystemTime> {
-        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(self.edited))
-    }
-
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl File for Open {
-    type Metadata = About;
-    type MetadataFuture<'a> = Ready<io::Result<About>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        ready(Ok(self.about))
-    }
-}
-
-impl AsyncRead for Open {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.octets).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncSeek for Open {
-    fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        Pin::new(&mut self.octets).start_seek(position)
-    }
-
-    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(&mut self.octets).poll_complete(cx)
     }
 }
 
@@ -170,12 +115,14 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
+/// Kinds of files that may be kept for a day; pages are asked for anew.
+const KEPT: [&str; 4] = [".css", ".js", ".svg", ".webp"];
 
 impl Store for Sample {
-    fn dress(response: &mut Response<Body>) {
-        let headers = response.headers_mut();
-        for (name, value) in HEADERS {
-            headers.insert(name, value);
-        }
+    fn dress(path: &str, headers: &mut HeaderMap) {
+        headers.extend(HEADERS.map(|(name, value)| (Some(name), value)));
+        let keep = KEPT.iter().any(|kind| path.ends_with(kind));
+        let cache = if keep { "public, max-age=86400" } else { "no-cache" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     }
 }

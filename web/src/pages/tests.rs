@@ -297,7 +297,11 @@ async fn a_large_file_is_read_as_fast_as_its_reader_and_no_faster() {
     let root = tempfile::tempdir().unwrap();
     let file = fs::File::create(root.path().join("large.bin")).unwrap();
     file.set_len(1 << 30).unwrap();
-    let mut body = ask(&site(root.path()), "GET", "/large.bin", &[]).await.into_body();
+    let site = site(root.path());
+    let end = ask(&site, "GET", "/large.bin", &[("range", "bytes=-70000")]).await;
+    assert_eq!(field(&end, "content-range"), "bytes 1073671824-1073741823/1073741824");
+    assert_eq!(text(end).await.len(), 70_000);
+    let mut body = ask(&site, "GET", "/large.bin", &[]).await.into_body();
     for _ in 0..8 {
         let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(piece.len() <= 64 * 1024, "{}", piece.len());
@@ -339,6 +343,7 @@ async fn every_link_of_the_sample_site_leads_somewhere() {
         let response = ask(&site, "GET", &page, &[]).await;
         assert_eq!(response.status(), StatusCode::OK, "{page}");
         assert!(response.headers().contains_key("content-security-policy"));
+        assert!(response.headers().contains_key("cache-control"));
         let kind = field(&response, "content-type").to_owned();
         assert!(!kind.contains("octet-stream"), "{page}");
         if kind.starts_with("text/html") {
