@@ -32,12 +32,10 @@ class Host:
     def inside(self, command):
         return ["ip", "netns", "exec", self.name, *map(str, command)]
 
-    def run(self, command, timeout=30, check=True, **options):
+    def run(self, command, timeout=30, check=True, input=""):
         """Runs a command to its end and returns what it printed."""
         try:
-            done = subprocess.run(
-                self.inside(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **options
-            )
+            done = subprocess.run(self.inside(command), input=input, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:
             raise Failed(f"`{command[0]}` did not end within {timeout} s") from None
         if check and done.returncode:
@@ -48,6 +46,10 @@ class Host:
     def start(self, name, command, **options):
         """Starts a program that stays; its output goes to a log."""
         return Daemon(name, self.inside(command), self.logs / f"{self.name}-{name}.log", **options)
+
+    def counter(self, interface, name):
+        """One of the kernel's statistics of an interface."""
+        return int(self.run(["cat", f"/sys/class/net/{interface}/statistics/{name}"]))
 
     def ip(self, *words):
         _ip("-n", self.name, *words)

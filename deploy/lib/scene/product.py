@@ -74,7 +74,7 @@ class Gateway:
         self.config = self.folder / "gateway.toml"
         self.config.write_text(CONFIG.format(domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions))
         self.program = programs() / "bauta-gateway"
-        added = host.run([self.program, "--config", self.config, "user", "add", "guest"])
+        added = host.run([self.program, "--config", self.config, "user", "add", "guest", "--quiet"])
         link = re.search(r"bauta://\S+", added)
         if not link:
             raise Failed(f"`bauta-gateway user add` printed no link:\n{added}")
@@ -82,7 +82,7 @@ class Gateway:
         self.start()
 
     def start(self):
-        self.daemon = self.host.start("gateway", [self.program, "--config", self.config])
+        self.daemon = self.host.start("gateway", [self.program, "--config", self.config, "run"])
         listening = lambda: f":{self.port} " in self.host.run(["ss", "-Hltn"])
         self.seconds = wait_until(listening, "the gateway to listen", daemons=[self.daemon])
 
