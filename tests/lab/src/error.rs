@@ -1,15 +1,16 @@
 //! What can go wrong in the lab, each with what to do about it.
 
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use crate::link::ParseError;
 
 /// The result of everything in the lab.
 pub type Result<T, E = LabError> = std::result::Result<T, E>;
 
-/// An error of the lab.
-#[derive(Debug, thiserror::Error)]
+/// An error of the lab. `Debug` reads like `Display`, so that a test's `unwrap` tells people what
+/// to do.
+#[derive(thiserror::Error)]
 pub enum LabError {
     /// Namespaces, TUN devices and real-time threads need privileges.
     #[error(
@@ -68,6 +69,12 @@ pub enum LabError {
     /// A name or a number is out of its bounds.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl fmt::Debug for LabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl LabError {

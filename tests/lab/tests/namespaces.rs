@@ -197,3 +197,18 @@ fn each_path_of_a_client_carries_what_is_sent_from_its_address() {
         assert!((least..least + 10.0).contains(&average), "{source}: {out}");
     }
 }
+
+#[test]
+fn an_emulated_access_link_serves_a_topology_with_routers_and_several_clients() {
+    let link: bauta_lab::LinkSpec = "delay 10ms rate 50mbit".parse().unwrap();
+    let built = Topology::builder().clients(2).access(link).outer_router(1280).build();
+    let topology = built.unwrap();
+    for client in &topology.clients {
+        client.run("ping", &["-c2", "-i0.2", "-W1", "198.51.100.1"]).unwrap();
+        client.run("ping", &["-c2", "-i0.2", "-W1", "2001:db8:1::1"]).unwrap();
+    }
+    assert_eq!(topology.link().unwrap().stats().up.packets_in, 4);
+    topology.link().unwrap().blackhole(true);
+    topology.client().run("ping", &["-c1", "-W1", "198.51.100.1"]).unwrap_err();
+    topology.clients[1].run("ping", &["-c1", "-W1", "198.51.100.1"]).unwrap();
+}

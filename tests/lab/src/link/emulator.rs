@@ -1,7 +1,7 @@
 //! Real packets over the modelled link: two TUN devices, a thread for each direction.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::parse::ParseError;
 use super::spec::{Direction, LinkPair, LinkSpec};
 use super::stats::Stats;
-use super::worker::{Shared, Worker};
+use super::worker::{Shared, Worker, lock};
 use crate::clock::{now_ns, poll_until};
 use crate::error::{Context, LabError, Result};
 use crate::netns::Netns;
@@ -79,6 +79,8 @@ impl End {
 #[derive(Debug)]
 pub struct Emulator {
     ends: [End; 2],
+    /// What each end's kernel had dropped when the counters began.
+    missed_before: Mutex<[u64; 2]>,
     up: Side,
     down: Side,
 }
@@ -142,7 +144,7 @@ impl Emulator {
         };
         let up = start(&at_a, &at_b, Direction::Up)?;
         let down = start(&at_b, &at_a, Direction::Down)?;
-        Ok(Self { ends: [a, b], up, down })
+        Ok(Self { ends: [a, b], missed_before: Mutex::default(), up, down })
     }
 
     fn sides(&self, direction: impl Into<Option<Direction>>) -> impl Iterator<Item = &Side> {
@@ -191,10 +193,11 @@ impl Emulator {
     pub fn stats(&self) -> EmulatorStats {
         let mut up = self.up.shared.report();
         let mut down = self.down.shared.report();
-        up.failed += self.ends[0].missed();
-        down.failed += self.ends[1].missed();
+        let before = lock(&self.missed_before);
+        up.failed += self.ends[0].missed().saturating_sub(before[0]);
+        down.failed += self.ends[1].missed().saturating_sub(before[1]);
         let realtime_error = self.sides(None).find_map(|side| {
-            let told = side.shared.realtime.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = lock(&side.shared.realtime);
             match told.as_ref() {
                 Some(Ok(())) => None,
                 Some(Err(e)) => Some(e.clone()),
@@ -206,6 +209,7 @@ impl Emulator {
 
     /// Begins the counters anew; returns when both threads have. Packet numbers go on.
     pub fn reset_stats(&self) {
+        *lock(&self.missed_before) = [self.ends[0].missed(), self.ends[1].missed()];
         self.sides(None).for_each(|side| side.shared.reset());
         poll_until(PATIENCE, || self.sides(None).all(|s| s.shared.is_reset()).then_some(()));
     }
