@@ -1,0 +1,156 @@
+# The suites of tests/run. Each adds to $passed, $failed and $skipped. Sourced.
+
+cage=deploy/lib/cage
+minutes=30 # a suite may take; the machine may be small and the build cold
+
+# Runs one thing that passes or fails as a whole. single NAME COMMAND…
+single() {
+  local name=$1 log=target/tests/${suite:?}-${1// /-}.log
+  shift
+  if watched "$name" "$log" timeout -k 20 "${minutes}m" "$@"; then
+    passed=$((passed + 1))
+    note "$name: $(tail -n 1 "$log" | cut -c 1-120)"
+  else
+    failed=$((failed + 1))
+    bad "$name" "$*"
+    tail -n 40 "$log"
+  fi
+}
+
+# Builds what tests need. Counts only if it fails. build NAME COMMAND…
+build() {
+  local before=$passed
+  single "$@"
+  [ "$passed" -gt "$before" ] && passed=$before
+}
+
+# A test that cannot run is never silent. skip COUNT WHY
+skip() {
+  skipped=$((skipped + $1))
+  warn "SKIPPED: $2"
+}
+
+# Runs something that counts its own tests. counted NAME COUNTER COMMAND…
+counted() {
+  local name=$1 counter=$2 log=target/tests/${suite:?}-${1// /-}.log status p f s
+  shift 2
+  watched "$name" "$log" timeout -k 20 "${minutes}m" "$@"
+  status=$?
+  read -r p f s < <("$counter" "$log")
+  # What ended badly without naming a failed test did not get so far: it did not compile, or was killed.
+  if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+  # What ended well and counts nothing is one test.
+  if [ "$status" -eq 0 ] && [ $((p + f + s)) -eq 0 ]; then p=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  note "$name: $p passed, $f failed, $s skipped"
+  if [ "$s" -gt 0 ]; then grep -hE '^SKIPPED|^[!] SKIPPED|^test .* ignored' "$log" | head -n 20 >&2; fi
+  if [ "$f" -gt 0 ]; then
+    [ "$status" -eq 124 ] && bad "$name" "was not done after $minutes minutes"
+    grep -hE '^test .* FAILED$|^error(\[|:)|^✗|panicked at' "$log" | head -n 40
+    note "the end of $log:"
+    tail -n 60 "$log"
+  fi
+}
+
+of_cargo() { # `test result: ok. 5 passed; 0 failed; 1 ignored; …`, once a test program
+  awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) s += $(i-1) } }
+       END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+of_summary() { # a last line `N passed, N failed, N skipped`
+  local line
+  line=$(grep -oE '[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped' "$1" | tail -n 1)
+  awk '{ print $1 + 0, $3 + 0, $5 + 0 }' <<<"${line:-0}"
+}
+
+of_marks() { # a ✓ or ✗ before each row
+  echo "$(grep '^✓' "$1" | grep -vc '^✓ build') $(grep -c '^✗' "$1") 0"
+}
+
+privileged() { # WHAT
+  if [ "$(id -u)" != 0 ]; then skip 1 "$1 needs root, for network namespaces"; return 1; fi
+  if [ ! -c /dev/net/tun ]; then skip 1 "$1 needs /dev/net/tun"; return 1; fi
+}
+
+# Tests get a cage where they can have one: nothing they start or change outlives them, whatever happens.
+caged() { if [ "$(id -u)" = 0 ]; then printf '%s\n' "$cage"; fi; }
+
+# The test targets in the tests/ folders of these crates whose names match (or, with -v, do not match) a pattern.
+targets() { # GREP-OPTIONS PATTERN FOLDER…
+  local options=$1 pattern=$2 folder
+  shift 2
+  for folder in "$@"; do
+    find "$folder/tests" -maxdepth 1 -name '*.rs' -printf '%f\n' 2>/dev/null
+  done | sed 's/\.rs$//' | grep -E $options "$pattern" | sort -u | sed 's/^/--test=/'
+}
+
+suite_lint() {
+  single formatting cargo fmt --all --check
+  single clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+  single purity-masque tests/lint/purity bauta-masque
+  single purity-fec tests/lint/purity bauta-fec
+  single licences tests/lint/licences
+  single scripts tests/lint/scripts
+  if rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null | xargs -r test -d; then
+    single wasm cargo build --locked --target wasm32-unknown-unknown -p bauta-masque -p bauta-fec
+  else
+    skip 1 "the pure crates are not built for wasm32-unknown-unknown: rustup target add wasm32-unknown-unknown"
+  fi
+  if cargo deny --version >/dev/null 2>&1; then
+    single cargo-deny cargo deny --workspace check licenses bans sources
+    if watched advisories target/tests/lint-advisories.log timeout 120 cargo deny --workspace check advisories; then
+      passed=$((passed + 1))
+    elif grep -qiE 'failed to (fetch|acquire|clone)|network|could not resolve' target/tests/lint-advisories.log; then
+      skip 1 "advisories: their database cannot be fetched here"
+    else
+      failed=$((failed + 1))
+      tail -n 40 target/tests/lint-advisories.log
+    fi
+  else
+    skip 2 "cargo-deny is not here, so that bans and advisories go unchecked: cargo install --locked cargo-deny@0.20.2"
+  fi
+}
+
+crates=(fec masque masque/io xdp web client gateway)
+
+suite_unit() {
+  local found
+  mapfile -t found < <(targets -v '^simulation' "${crates[@]}")
+  counted libraries of_cargo $(caged) cargo test --locked --no-fail-fast --workspace --exclude bauta-e2e --lib --bins "${found[@]}"
+  counted documentation of_cargo $(caged) cargo test --locked --no-fail-fast --workspace --exclude bauta-e2e --doc
+}
+
+suite_simulation() {
+  local found
+  mapfile -t found < <(targets '' '^simulation' fec masque)
+  if [ ${#found[@]} -eq 0 ]; then skip 1 "there is no simulation yet (masque/tests/simulation*.rs)"; return; fi
+  counted simulation of_cargo $(caged) cargo test --locked --no-fail-fast -p bauta-fec -p bauta-masque "${found[@]}"
+}
+
+suite_namespaces() {
+  privileged namespaces || return
+  need_packages iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute dnsmasq:dnsmasq-base || { failed=$((failed + 1)); return; }
+  counted lab of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-lab --tests
+  if ! compgen -G 'tests/e2e/tests/*.rs' >/dev/null; then skip 1 "there is no end-to-end test yet (tests/e2e/tests)"; return; fi
+  build programs cargo build --locked -p bauta-gateway -p bauta -p bauta-lab || return
+  counted end-to-end of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-e2e
+}
+
+# tests/interop/run SUITE prepares itself outside a cage (it may call apt) and ends with the same closing line as this script.
+interop() { # NAME WHAT
+  privileged "$1" || return
+  if [ ! -x tests/interop/run ]; then skip 1 "$1: there is no tests/interop/run yet"; return; fi
+  if [ -x tests/interop/setup ]; then
+    watched setup target/tests/interop-setup.log timeout -k 20 "${minutes}m" tests/interop/setup || warn "tests/interop/setup failed: $(tail -n 1 target/tests/interop-setup.log)"
+  fi
+  build "programs for $1" cargo build --locked -p bauta-gateway -p bauta || return
+  counted "$1" of_summary "$cage" tests/interop/run "$2"
+}
+
+suite_interop() { interop interop protocol; }
+suite_browsers() { interop browsers browsers; }
+
+suite_quickstart() {
+  privileged quickstart || return
+  counted quickstart of_marks deploy/quickstart --once --port 18443
+}
