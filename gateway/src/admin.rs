@@ -45,15 +45,7 @@ pub async fn serve(listener: TcpListener, source: Arc<impl Source>) {
 }
 
 async fn exchange(mut stream: TcpStream, source: &impl Source) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 1024];
-    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
-        let n = stream.read(&mut buffer).await?;
-        if n == 0 || request.len() + n > MAX_REQUEST {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..n]);
-    }
+    let Some(request) = read_head(&mut stream).await? else { return Ok(()) };
     let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -76,6 +68,20 @@ async fn exchange(mut stream: TcpStream, source: &impl Source) -> std::io::Resul
         stream.write_all(body.as_bytes()).await?;
     }
     stream.shutdown().await
+}
+
+/// A request's head, up to the empty line; `None` if it is too long or breaks off.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        let n = stream.read(&mut buffer).await?;
+        if n == 0 || head.len() + n > MAX_REQUEST {
+            return Ok(None);
+        }
+        head.extend_from_slice(&buffer[..n]);
+    }
+    Ok(Some(head))
 }
 
 #[cfg(test)]

@@ -49,10 +49,7 @@ mod tests {
         assert_eq!(of(""), "bauta://abc-_@example.org:443");
         assert_eq!(of("listen = \"0.0.0.0:8443\""), "bauta://abc-_@example.org:8443");
         let template = "[tunnel]\nip_template = \"/a/{target}/{ipproto}\"";
-        assert_eq!(
-            of(template),
-            "bauta://abc-_@example.org:443?ip=/a/%7Btarget%7D/%7Bipproto%7D"
-        );
+        assert_eq!(of(template), "bauta://abc-_@example.org:443?ip=/a/%7Btarget%7D/%7Bipproto%7D");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bauta_masque::connect_ip::DropReason;
+use bauta_masque::connect_udp::UdpDrop;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -67,7 +69,7 @@ pub enum Kind {
 /// Labels of [`Kind`], in order.
 const KINDS: [&str; 3] = ["connect-ip", "connect-udp", "connect-tcp"];
 
-/// Why a packet went no further.
+/// Why a packet went no further, beside what the sessions themselves decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Dropped {
@@ -81,43 +83,15 @@ pub enum Dropped {
     TooLarge,
     /// The TUN or the target's socket took no more.
     Blocked,
-    /// From an address the session does not own.
-    Source,
-    /// To where the policy lets nobody go.
-    Policy,
-    /// Outside the routes of the session.
-    Route,
-    /// No IP packet, or not a whole one.
-    Malformed,
-    /// TTL or hop limit used up.
-    HopLimit,
-    /// A context id nobody registered.
-    Context,
     /// A datagram for a stream that is none, or takes none.
     NoStream,
     /// A sibling worker's queue was full.
     HandOver,
-    /// Any other decision of the session.
-    Other,
 }
 
 /// Labels of [`Dropped`], in order.
-const DROPS: [&str; 14] = [
-    "no_session",
-    "rate",
-    "queue_full",
-    "too_large",
-    "blocked",
-    "source",
-    "policy",
-    "route",
-    "malformed",
-    "hop_limit",
-    "context",
-    "no_stream",
-    "hand_over",
-    "other",
-];
+const DROPS: [&str; 7] =
+    ["no_session", "rate", "queue_full", "too_large", "blocked", "no_stream", "hand_over"];
 
 /// What one worker counts.
 #[derive(Debug, Default)]
@@ -142,6 +116,10 @@ pub struct Counters {
     pub down_bytes: [Count; 3],
     /// Packets dropped, by [`Dropped`].
     pub drops: [Count; DROPS.len()],
+    /// Packets CONNECT-IP sessions dropped, by [`DropReason::index`].
+    pub ip_drops: [Count; DropReason::COUNT],
+    /// Datagrams CONNECT-UDP sessions dropped, by [`UdpDrop::index`].
+    pub udp_drops: [Count; UdpDrop::ALL.len()],
     /// UDP datagrams that reached the wrong worker and were handed over.
     pub foreign: Count,
 }
@@ -256,6 +234,14 @@ impl Collector for Metrics {
         let dropped = |i: usize| self.sum(|c| c.drops[i].get());
         let rows: Vec<_> = DROPS.iter().enumerate().map(|(i, why)| (*why, dropped(i))).collect();
         self.family(e, ("dropped_packets", "Packets that went no further"), true, "why", &rows)?;
+        let dropped = |why: &DropReason| self.sum(|c| c.ip_drops[why.index()].get());
+        let rows: Vec<_> = DropReason::ALL.iter().map(|w| (w.as_str(), dropped(w))).collect();
+        let about = ("connect_ip_dropped_packets", "Packets CONNECT-IP sessions dropped");
+        self.family(e, about, true, "why", &rows)?;
+        let dropped = |why: &UdpDrop| self.sum(|c| c.udp_drops[why.index()].get());
+        let rows: Vec<_> = UdpDrop::ALL.iter().map(|w| (w.as_str(), dropped(w))).collect();
+        let about = ("connect_udp_dropped_packets", "Datagrams CONNECT-UDP sessions dropped");
+        self.family(e, about, true, "why", &rows)?;
         let rows = [("cid", self.sum(|c| c.foreign.get()))];
         self.family(e, ("handed_over", "Datagrams for sibling workers"), true, "by", &rows)
     }
@@ -270,14 +256,14 @@ mod tests {
         let metrics = Metrics::new(2);
         metrics.workers[0].up(Kind::Ip, 100);
         metrics.workers[1].up(Kind::Ip, 50);
-        metrics.workers[1].dropped(Dropped::Other);
+        metrics.workers[1].dropped(Dropped::HandOver);
         metrics.tcp.requests[1].add_shared(3);
         metrics.workers[0].connections.add(2);
         let text = metrics.encode().unwrap();
         for line in [
             "bauta_up_packets_total{kind=\"connect-ip\"} 2\n",
             "bauta_up_bytes_total{kind=\"connect-ip\"} 150\n",
-            "bauta_dropped_packets_total{why=\"other\"} 1\n",
+            "bauta_dropped_packets_total{why=\"hand_over\"} 1\n",
             "bauta_requests_total{http=\"2\"} 3\n",
             "bauta_connections{transport=\"quic\"} 2\n",
             "# EOF\n",
@@ -288,9 +274,9 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_label() {
-        assert_eq!(DROPS[Dropped::Other as usize], "other");
+        assert_eq!(DROPS[Dropped::HandOver as usize], "hand_over");
         assert_eq!(DROPS[Dropped::NoSession as usize], "no_session");
-        assert_eq!(DROPS[Dropped::HopLimit as usize], "hop_limit");
+        assert_eq!(DROPS[Dropped::Blocked as usize], "blocked");
         assert_eq!(KINDS[Kind::Tcp as usize], "connect-tcp");
     }
 }

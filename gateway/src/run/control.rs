@@ -1,0 +1,158 @@
+//! The main thread once everything runs: signals, the accounts file, leases, the admin address.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use bauta_masque_io::tls::HotCertificate;
+use bauta_web::Site;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, interval, timeout};
+
+use super::{nonblocking, redirect, reload};
+use crate::admin;
+use crate::pool::LeaseFile;
+use crate::shared::Everything;
+use crate::worker::{Message, SessionInfo};
+
+/// How often the accounts file is looked at and changed leases are written.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long workers may take to answer or to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) struct Control {
+    pub(super) shared: Everything,
+    pub(super) path: PathBuf,
+    pub(super) leases: LeaseFile,
+    pub(super) hot: Arc<HotCertificate>,
+    pub(super) tcp_site: watch::Sender<Site>,
+    pub(super) ended: mpsc::Receiver<Result<()>>,
+}
+
+/// Runs until a signal ends it, or a worker fails.
+pub(super) fn run(
+    mut control: Control,
+    admin: Option<TcpListener>,
+    http: Option<TcpListener>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if let Some(listener) = admin {
+            let source = Arc::new(Source(control.shared.clone()));
+            tokio::spawn(admin::serve(nonblocking(listener)?, source));
+        }
+        if let Some(listener) = http {
+            let config = &control.shared.config;
+            let origin = match config.listen.port() {
+                443 => format!("https://{}", config.domain),
+                port => format!("https://{}:{port}", config.domain),
+            };
+            tokio::spawn(redirect::serve(nonblocking(listener)?, origin));
+        }
+        let outcome = control.watch(Signals::new()?).await;
+        control.stop().await;
+        outcome
+    })
+}
+
+struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    tick: Interval,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            tick: interval(TICK),
+        })
+    }
+}
+
+impl Control {
+    async fn watch(&mut self, mut on: Signals) -> Result<()> {
+        loop {
+            tokio::select! {
+                _ = on.terminate.recv() => return Ok(()),
+                _ = on.interrupt.recv() => return Ok(()),
+                _ = on.hang_up.recv() => self.reload().await,
+                _ = on.tick.tick() => self.look_around(),
+                end = self.ended.recv() => return match end {
+                    Some(Err(error)) => Err(error.context("a worker failed")),
+                    _ => Err(anyhow!("a worker ended unasked")),
+                },
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        let Self { shared, path, hot, tcp_site, .. } = self;
+        match reload::reload(shared, path, hot, tcp_site).await {
+            Ok(()) => tracing::info!("certificate, site and accounts were read again"),
+            Err(error) => tracing::error!("nothing changed: {error:#}"),
+        }
+    }
+
+    fn look_around(&self) {
+        let accounts = &self.shared.accounts;
+        if accounts.changed() {
+            match accounts.reload() {
+                Ok(count) => tracing::info!(count, "the accounts were read again"),
+                Err(error) => tracing::error!("the accounts in force stay: {error}"),
+            }
+        }
+        remember(&self.shared, &self.leases);
+    }
+
+    /// Tells everybody to end, and waits a while.
+    async fn stop(&mut self) {
+        for worker in &self.shared.workers {
+            let _ = timeout(PATIENCE, worker.send(Message::Stop)).await;
+        }
+        for _ in &self.shared.workers {
+            if timeout(PATIENCE, self.ended.recv()).await.is_err() {
+                tracing::warn!("a worker takes long to end");
+            }
+        }
+    }
+}
+
+/// Writes the leases down if they changed.
+pub(super) fn remember(shared: &Everything, leases: &LeaseFile) {
+    let Some(pool) = &shared.pool else { return };
+    let snapshot = pool.lock().snapshot();
+    if let Some(snapshot) = snapshot
+        && let Err(error) = leases.store(&snapshot)
+    {
+        tracing::warn!(%error, "leases cannot be remembered; is state_dir writable?");
+    }
+}
+
+struct Source(Everything);
+
+impl admin::Source for Source {
+    fn metrics(&self) -> String {
+        self.0.metrics.encode().unwrap_or_default()
+    }
+
+    async fn sessions(&self) -> String {
+        let (to, mut from) = mpsc::channel(self.0.workers.len());
+        for worker in &self.0.workers {
+            let _ = worker.try_send(Message::Sessions(to.clone()));
+        }
+        drop(to);
+        let mut all: Vec<SessionInfo> = Vec::new();
+        while let Ok(Some(some)) = timeout(PATIENCE, from.recv()).await {
+            all.extend(some);
+        }
+        serde_json::to_string(&all).unwrap_or_default()
+    }
+}

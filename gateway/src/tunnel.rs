@@ -1,0 +1,147 @@
+//! Tunnels over HTTP/3: what they have in common.
+
+pub(crate) mod ip;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+
+use bauta_masque::datagram::H3_NO_ERROR;
+use bauta_masque::proxy_status::ProxyStatus;
+use bauta_masque::request::{Ask, Target};
+use bauta_masque_io::udp::UdpSocket;
+use bauta_masque_io::{Connection, Header};
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::accounts::{FlowGuard, Grant};
+use crate::dial::Refusal;
+use crate::shared::Everything;
+use crate::worker::{Key, Task, Told, What};
+
+/// Datagrams kept while a tunnel is being opened (RFC 9298 §5), and their bytes.
+const EARLY: usize = 32;
+const EARLY_BYTES: usize = 64 * 1024;
+
+/// How a tunnel's stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order: a FIN.
+    Fin,
+    /// With an error code, both ways.
+    Abort(u64),
+}
+
+impl End {
+    /// Ends `stream`.
+    pub(crate) fn apply(self, conn: &mut Connection, stream: u64) {
+        match self {
+            Self::Fin => {
+                conn.send_body(stream, Bytes::new(), true);
+                conn.stop(stream, H3_NO_ERROR);
+            }
+            Self::Abort(code) => {
+                conn.reset(stream, code);
+                conn.stop(stream, code);
+            }
+        }
+    }
+}
+
+/// Who a tunnel belongs to; it counts as one of the account's flows.
+pub(crate) struct Owner {
+    pub(crate) grant: Grant,
+    pub(crate) _flow: FlowGuard,
+}
+
+/// What a tunnel leads to, once it is known.
+pub(crate) enum Ready {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+    Ip(ip::Scope),
+}
+
+/// A tunnel on its way: its name is being resolved, its target dialled.
+pub(crate) struct Opening {
+    pub(crate) owner: Owner,
+    /// The peer has nothing more to send.
+    pub(crate) ended: bool,
+    early: Vec<Bytes>,
+    early_bytes: usize,
+    _task: Task,
+}
+
+impl Opening {
+    pub(crate) fn start(
+        key: Key,
+        ask: Ask,
+        owner: Owner,
+        ended: bool,
+        shared: Everything,
+        told: &Told,
+    ) -> Self {
+        let told = told.what.clone();
+        let task = Task::spawn(async move {
+            let ready = open(ask, &shared).await;
+            let _ = told.send((key, What::Ready(Box::new(ready))));
+        });
+        Self { owner, ended, early: Vec::new(), early_bytes: 0, _task: task }
+    }
+
+    /// Keeps a datagram that came before its tunnel was open; `false` if there is no room.
+    pub(crate) fn hold(&mut self, payload: &[u8]) -> bool {
+        let fits = self.early.len() < EARLY && self.early_bytes + payload.len() <= EARLY_BYTES;
+        if fits {
+            self.early_bytes += payload.len();
+            self.early.push(Bytes::copy_from_slice(payload));
+        }
+        fits
+    }
+
+    /// Who it belongs to, and the datagrams kept.
+    pub(crate) fn finish(self) -> (Owner, Vec<Bytes>) {
+        (self.owner, self.early)
+    }
+}
+
+async fn open(ask: Ask, shared: &Everything) -> Result<Ready, Refusal> {
+    let dialer = &shared.dialer;
+    match ask {
+        Ask::ConnectUdp { host, port } => dialer.udp(&host.to_string(), port).await.map(Ready::Udp),
+        Ask::ConnectTcp { host, port } => dialer.tcp(&host.to_string(), port).await.map(Ready::Tcp),
+        Ask::ConnectIp { target, ipproto } => {
+            let targets = match target {
+                Target::Any => None,
+                Target::Prefix(prefix) => Some(vec![prefix]),
+                Target::Name(name) => {
+                    let found = dialer.resolve(&name).await?;
+                    Some(found.into_iter().map(bauta_masque::address::Prefix::host).collect())
+                }
+            };
+            Ok(Ready::Ip(ip::Scope { targets, ipproto }))
+        }
+        Ask::Http | Ask::Malformed(_) | Ask::UnknownProtocol => {
+            Err(bauta_masque::proxy_status::ProxyError::ProxyInternalError.into())
+        }
+    }
+}
+
+/// The head that opens a tunnel; `capsules`: it speaks the capsule protocol.
+pub(crate) fn accepted(domain: &str, next_hop: Option<&str>, capsules: bool) -> Vec<Header> {
+    let mut head = vec![Header::new(b":status", b"200")];
+    if capsules {
+        head.push(Header::new(b"capsule-protocol", b"?1"));
+    }
+    if let Some(hop) = next_hop {
+        let status = ProxyStatus::new(domain).next_hop(hop);
+        head.push(Header::new(b"proxy-status", status.value().as_bytes()));
+    }
+    head
+}
+
+/// The head that refuses one, to an account holder.
+pub(crate) fn refused(domain: &str, status: u16, refusal: &Refusal) -> Vec<Header> {
+    vec![
+        Header::new(b":status", status.to_string().as_bytes()),
+        Header::new(b"proxy-status", refusal.proxy_status(domain).as_bytes()),
+        Header::new(b"content-length", b"0"),
+    ]
+}

@@ -1,0 +1,476 @@
+//! The streams of a worker's connections, and what happens on them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bauta_masque::datagram::{H3_DATAGRAM_ERROR, H3_EXCESSIVE_LOAD, H3_MESSAGE_ERROR, H3_NO_ERROR};
+use bauta_masque::proxy_status::ProxyError;
+use bauta_masque::request::{Ask, Carriage, Head};
+use bauta_masque_io::{App, Connection, Event, Header, NameValue, clock};
+use bytes::Bytes;
+
+use super::ctx::Ctx;
+use super::pipe::Pipe;
+use super::{Key, SessionInfo, What, site};
+use crate::accounts::Grant;
+use crate::dial::Refusal;
+use crate::metrics::{Dropped, Kind};
+use crate::router::{Credentials, Route, route};
+use crate::tunnel::ip::{IpFlow, NO_POOL};
+use crate::tunnel::udp::UdpFlow;
+use crate::tunnel::{End, Opening, Owner, Ready, accepted, refused, tcp};
+
+/// Requests a client may reset within [`RESET_WINDOW`] before its connection is closed.
+const MAX_RESETS: u32 = 500;
+const RESET_WINDOW: Duration = Duration::from_secs(10);
+
+/// What a request stream is.
+pub(super) enum Flow {
+    Site(Pipe),
+    Opening(Opening),
+    Udp(Box<UdpFlow>),
+    Tcp(Owner, Pipe),
+    Ip(Box<IpFlow>),
+}
+
+impl Flow {
+    fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Site(_) => None,
+            Self::Opening(opening) => Some(&opening.owner),
+            Self::Udp(flow) => Some(&flow.owner),
+            Self::Tcp(owner, _) => Some(owner),
+            Self::Ip(flow) => Some(&flow.owner),
+        }
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Site(_) | Self::Opening(_) => None,
+            Self::Udp(_) => Some(Kind::Udp),
+            Self::Tcp(..) => Some(Kind::Tcp),
+            Self::Ip(_) => Some(Kind::Ip),
+        }
+    }
+}
+
+/// One client connection.
+#[derive(Default)]
+struct Peer {
+    streams: HashMap<u64, Flow>,
+    resets: u32,
+    resets_since: Option<Instant>,
+}
+
+/// All streams of a worker.
+pub(super) struct Streams {
+    pub(super) ctx: Ctx,
+    peers: HashMap<u64, Peer>,
+}
+
+impl App for Streams {
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
+        let ctx = &mut self.ctx;
+        let peer = self.peers.get_mut(&conn.id());
+        let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
+            Some(Flow::Ip(flow)) => {
+                flow.datagram(conn, payload, ctx);
+                Ok(())
+            }
+            Some(Flow::Udp(flow)) => flow.datagram(payload, ctx),
+            Some(Flow::Opening(opening)) => {
+                if !opening.hold(payload) {
+                    ctx.counters.dropped(Dropped::NoStream);
+                }
+                Ok(())
+            }
+            // RFC 9297 §2: a request without datagrams does not take any.
+            Some(Flow::Site(_) | Flow::Tcp(..)) => Err(End::Abort(H3_DATAGRAM_ERROR)),
+            None => {
+                ctx.counters.dropped(Dropped::NoStream);
+                Ok(())
+            }
+        };
+        if let Err(end) = done {
+            self.end(conn, stream, end);
+        }
+    }
+
+    fn event(&mut self, conn: &mut Connection, event: Event) {
+        match event {
+            Event::Established => {
+                self.ctx.counters.connections.add(1);
+                self.ctx.counters.connections_total.add(1);
+                tracing::debug!(conn = conn.id(), peer = ?conn.peer(), "a QUIC connection");
+            }
+            Event::Headers { stream, headers, fin } => self.request(conn, stream, &headers, fin),
+            Event::Data { stream } => self.pull(conn, stream),
+            Event::Finished { stream } => self.finished(conn, stream),
+            Event::Reset { stream, code } | Event::Stopped { stream, code } => {
+                self.cancelled(conn, stream, code);
+            }
+            Event::Writable { stream } => match self.flow(conn, stream) {
+                Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) => pipe.writable(),
+                _ => {}
+            },
+            Event::PathMtu { .. } => {
+                for key in self.ip_sessions() {
+                    if key.0 == conn.id() {
+                        self.check_path(conn, key.1);
+                    }
+                }
+            }
+            Event::Closed(closed) => {
+                if closed.established {
+                    self.ctx.counters.connections.sub(1);
+                }
+                let streams = self.peers.remove(&conn.id()).map(|peer| peer.streams);
+                for flow in streams.into_iter().flat_map(HashMap::into_values) {
+                    close(flow, &mut self.ctx);
+                }
+            }
+            Event::Settings | Event::Migrated | Event::GoAway => {}
+        }
+    }
+}
+
+/// The last thing done for a stream.
+fn close(flow: Flow, ctx: &mut Ctx) {
+    if let Some(kind) = flow.kind() {
+        ctx.counters.tunnels[kind as usize].sub(1);
+    }
+    if let Flow::Ip(mut flow) = flow {
+        flow.close(ctx);
+    }
+}
+
+impl Streams {
+    pub(super) fn new(ctx: Ctx) -> Self {
+        Self { ctx, peers: HashMap::new() }
+    }
+
+    fn flow(&mut self, conn: &Connection, stream: u64) -> Option<&mut Flow> {
+        self.peers.get_mut(&conn.id())?.streams.get_mut(&stream)
+    }
+
+    /// Ends a stream from our side.
+    fn end(&mut self, conn: &mut Connection, stream: u64, end: End) {
+        end.apply(conn, stream);
+        self.remove(conn, stream);
+    }
+
+    fn remove(&mut self, conn: &Connection, stream: u64) {
+        let peer = self.peers.get_mut(&conn.id());
+        if let Some(flow) = peer.and_then(|peer| peer.streams.remove(&stream)) {
+            close(flow, &mut self.ctx);
+        }
+    }
+
+    fn insert(&mut self, key: Key, flow: Flow) {
+        if let Some(kind) = flow.kind() {
+            self.ctx.counters.tunnels[kind as usize].add(1);
+        }
+        self.peers.entry(key.0).or_default().streams.insert(key.1, flow);
+    }
+
+    /// A request, or the trailers of one, which nobody here needs.
+    fn request(&mut self, conn: &mut Connection, stream: u64, headers: &[Header], fin: bool) {
+        if self.flow(conn, stream).is_some() {
+            return;
+        }
+        let fields = || headers.iter().map(|h| (h.name(), h.value()));
+        let head = Head::from_fields(Carriage::H3, fields());
+        let shared = &self.ctx.shared;
+        let now = clock::unix_time();
+        let credentials = Credentials::of(fields());
+        match route(&head, credentials, &shared.templates, &shared.accounts, now) {
+            Route::Site => self.site(conn, stream, headers, fin),
+            Route::Tunnel(ask, grant) => self.open(conn, stream, ask, grant, fin),
+            Route::Refuse(status, refusal) => self.refuse(conn, stream, status, &refusal),
+        }
+    }
+
+    fn site(&mut self, conn: &mut Connection, stream: u64, headers: &[Header], fin: bool) {
+        let from = conn.peer().map(|peer| peer.ip());
+        let Some(request) = site::request(headers, from) else {
+            return End::Abort(H3_MESSAGE_ERROR).apply(conn, stream);
+        };
+        self.ctx.counters.requests[2].add(1);
+        let key = (conn.id(), stream);
+        let site = self.ctx.site.clone();
+        let pipe =
+            Pipe::start(key, &self.ctx.told, fin, |ends| site::answer(site, request, !fin, ends));
+        self.insert(key, Flow::Site(pipe));
+    }
+
+    fn open(&mut self, conn: &mut Connection, stream: u64, ask: Ask, grant: Grant, fin: bool) {
+        let key = (conn.id(), stream);
+        let limit = self.ctx.shared.config.tunnel.flows;
+        if matches!(ask, Ask::ConnectIp { .. }) && self.ctx.shared.pool.is_none() {
+            let details = Some("this gateway serves no CONNECT-IP".to_owned());
+            let refusal = Refusal { error: ProxyError::HttpRequestDenied, details };
+            return self.refuse(conn, stream, 403, &refusal);
+        }
+        let Some(flow) = grant.account.usage.open_flow(limit) else {
+            let refusal = Refusal::from(ProxyError::ConnectionLimitReached);
+            return self.refuse(conn, stream, refusal.error.status(), &refusal);
+        };
+        let owner = Owner { grant, _flow: flow };
+        let shared = self.ctx.shared.clone();
+        let opening = Opening::start(key, ask, owner, fin, shared, &self.ctx.told);
+        self.insert(key, Flow::Opening(opening));
+    }
+
+    fn refuse(&mut self, conn: &mut Connection, stream: u64, status: u16, refusal: &Refusal) {
+        self.ctx.counters.refused.add(1);
+        conn.respond(stream, refused(&self.ctx.shared.config.domain, status, refusal), true);
+        conn.stop(stream, H3_NO_ERROR);
+        self.remove(conn, stream);
+    }
+
+    /// Moves bytes of a request stream on.
+    pub(super) fn pull(&mut self, conn: &mut Connection, stream: u64) {
+        let ctx = &mut self.ctx;
+        let peer = self.peers.get_mut(&conn.id());
+        let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
+            Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) => {
+                pipe.pull(conn, stream, &mut ctx.scratch);
+                Ok(())
+            }
+            Some(Flow::Udp(flow)) => flow.stream(conn, ctx),
+            Some(Flow::Ip(flow)) => flow.stream(conn, ctx),
+            // Flow control holds it back until the tunnel is open.
+            Some(Flow::Opening(_)) => Ok(()),
+            None => {
+                while conn.recv_body(stream, &mut ctx.scratch) > 0 {}
+                Ok(())
+            }
+        };
+        if let Err(end) = done {
+            self.end(conn, stream, end);
+        }
+    }
+
+    /// The peer sent all it had.
+    fn finished(&mut self, conn: &mut Connection, stream: u64) {
+        let end = match self.flow(conn, stream) {
+            Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) => return pipe.finish(),
+            Some(Flow::Opening(opening)) => {
+                opening.ended = true;
+                return;
+            }
+            Some(Flow::Udp(flow)) => flow.finish(),
+            Some(Flow::Ip(flow)) => flow.finish(),
+            None => return,
+        };
+        self.end(conn, stream, end);
+    }
+
+    /// The peer gave a stream up.
+    fn cancelled(&mut self, conn: &mut Connection, stream: u64, code: u64) {
+        let now = self.ctx.now;
+        let Some(peer) = self.peers.get_mut(&conn.id()) else { return };
+        if !peer.streams.contains_key(&stream) {
+            return;
+        }
+        if peer.resets_since.is_none_or(|since| now - since > RESET_WINDOW) {
+            (peer.resets, peer.resets_since) = (0, Some(now));
+        }
+        peer.resets += 1;
+        if peer.resets > MAX_RESETS {
+            conn.close(H3_EXCESSIVE_LOAD, b"");
+        }
+        self.end(conn, stream, End::Abort(code));
+    }
+
+    /// News from a task.
+    pub(super) fn told(&mut self, conn: &mut Connection, stream: u64, what: What) {
+        let receiving = match self.flow(conn, stream) {
+            Some(Flow::Site(pipe)) => Some(pipe.is_receiving()),
+            Some(_) => None,
+            None => return,
+        };
+        match what {
+            What::Head(headers, ended) => {
+                conn.respond(stream, headers, ended);
+                if ended {
+                    self.answered(conn, stream, receiving);
+                }
+            }
+            What::Body(piece) => {
+                if let Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) = self.flow(conn, stream) {
+                    pipe.send(conn, stream, piece);
+                }
+            }
+            What::Trailers(fields) => {
+                conn.trailers(stream, fields);
+                self.answered(conn, stream, receiving);
+            }
+            What::End => {
+                conn.send_body(stream, Bytes::new(), true);
+                self.answered(conn, stream, receiving);
+            }
+            What::Abort(code) => self.end(conn, stream, End::Abort(code)),
+            What::Done => self.remove(conn, stream),
+            What::Ready(ready) => self.ready(conn, stream, *ready),
+            What::Readable => {
+                let ctx = &mut self.ctx;
+                let peer = self.peers.get_mut(&conn.id());
+                let flow = peer.and_then(|peer| peer.streams.get_mut(&stream));
+                if let Some(Flow::Udp(flow)) = flow
+                    && let Err(end) = flow.readable(conn, ctx)
+                {
+                    self.end(conn, stream, end);
+                }
+            }
+        }
+    }
+
+    /// The site has answered; what it left unread of the request is not wanted any more.
+    fn answered(&mut self, conn: &mut Connection, stream: u64, receiving: Option<bool>) {
+        let Some(receiving) = receiving else { return };
+        if receiving {
+            conn.stop(stream, H3_NO_ERROR);
+        }
+        self.remove(conn, stream);
+    }
+
+    /// A tunnel's target is known, or will not be.
+    fn ready(&mut self, conn: &mut Connection, stream: u64, ready: Result<Ready, Refusal>) {
+        let key = (conn.id(), stream);
+        let Some(peer) = self.peers.get_mut(&key.0) else { return };
+        let Some(Flow::Opening(opening)) = peer.streams.remove(&stream) else { return };
+        let ended = opening.ended;
+        let (owner, early) = opening.finish();
+        let domain = &self.ctx.shared.config.domain;
+        match ready {
+            Err(refusal) => {
+                return self.refuse(conn, stream, refusal.error.status(), &refusal);
+            }
+            Ok(Ready::Udp(socket)) => {
+                let hop = socket.peer_addr().map(|target| target.ip().to_string());
+                conn.respond(stream, accepted(domain, hop.as_deref(), true), false);
+                let flow = UdpFlow::new(key, owner, socket, &self.ctx.told, self.ctx.now);
+                self.insert(key, Flow::Udp(Box::new(flow)));
+            }
+            Ok(Ready::Tcp(target)) => {
+                let hop = target.peer_addr().ok().map(|target| target.ip().to_string());
+                conn.respond(stream, accepted(domain, hop.as_deref(), false), false);
+                let pipe = Pipe::start(key, &self.ctx.told, ended, |ends| tcp::copy(target, ends));
+                self.insert(key, Flow::Tcp(owner, pipe));
+            }
+            Ok(Ready::Ip(scope)) => {
+                let shared = self.ctx.shared.clone();
+                let Some(pool) = &shared.pool else { return NO_POOL.apply(conn, stream) };
+                conn.respond(stream, accepted(domain, None, true), false);
+                let mut flow = IpFlow::new(key, owner, scope, pool, &self.ctx);
+                let _ = flow.settle(conn, &mut self.ctx);
+                if let Some(due) = flow.due {
+                    self.ctx.call_back(due, key);
+                }
+                self.insert(key, Flow::Ip(Box::new(flow)));
+            }
+        }
+        for payload in early {
+            self.datagram(conn, stream, &mut payload.to_vec());
+        }
+        self.pull(conn, stream);
+        if ended {
+            self.finished(conn, stream);
+        }
+    }
+
+    /// A packet from the TUN for one of the sessions.
+    #[inline]
+    pub(super) fn deliver(&mut self, conn: &mut Connection, stream: u64, packet: &mut [u8]) {
+        let peer = self.peers.get_mut(&conn.id());
+        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream)) {
+            flow.deliver(conn, packet, &mut self.ctx);
+        }
+    }
+
+    /// A time a session asked for has come.
+    pub(super) fn due(&mut self, conn: &mut Connection, stream: u64) {
+        let peer = self.peers.get_mut(&conn.id());
+        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
+            && let Err(end) = flow.assign_unasked(conn, &mut self.ctx)
+        {
+            self.end(conn, stream, end);
+        }
+    }
+
+    /// See [`IpFlow::check_path`].
+    pub(super) fn check_path(&mut self, conn: &mut Connection, stream: u64) {
+        let peer = self.peers.get_mut(&conn.id());
+        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
+            && let Err(end) = flow.check_path(conn, &mut self.ctx)
+        {
+            self.end(conn, stream, end);
+        }
+    }
+
+    /// A newer session has this one's addresses.
+    pub(super) fn retire(&mut self, key: Key) {
+        let peer = self.peers.get_mut(&key.0);
+        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&key.1)) {
+            flow.retire();
+        }
+    }
+
+    /// Ends a tunnel in order.
+    pub(super) fn withdraw(&mut self, conn: &mut Connection, stream: u64) {
+        if self.flow(conn, stream).is_some() {
+            self.end(conn, stream, End::Fin);
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Key, &Flow)> {
+        self.peers.iter().flat_map(|(conn, peer)| {
+            peer.streams.iter().map(|(stream, flow)| ((*conn, *stream), flow))
+        })
+    }
+
+    /// Tunnels that were silent too long, or whose account is gone.
+    pub(super) fn ended(&self, now: Instant) -> Vec<Key> {
+        let (shared, wall) = (&self.ctx.shared, clock::unix_time());
+        let idle = shared.config.tunnel.udp_idle.0;
+        let over = |flow: &Flow| {
+            let silent = matches!(flow, Flow::Udp(flow) if flow.is_idle(now, idle));
+            let stands = |owner: &Owner| shared.accounts.stands(&owner.grant, wall);
+            silent || !flow.owner().is_none_or(stands)
+        };
+        self.each().filter(|(_, flow)| over(flow)).map(|(key, _)| key).collect()
+    }
+
+    /// The CONNECT-IP sessions.
+    pub(super) fn ip_sessions(&self) -> Vec<Key> {
+        self.each().filter(|(_, flow)| matches!(flow, Flow::Ip(_))).map(|(key, _)| key).collect()
+    }
+
+    /// Gives every lease back, so that it is remembered.
+    pub(super) fn close_all(&mut self) {
+        for (_, peer) in std::mem::take(&mut self.peers) {
+            for flow in peer.streams.into_values() {
+                close(flow, &mut self.ctx);
+            }
+        }
+    }
+
+    /// The tunnels, for `/sessions`.
+    pub(super) fn sessions(&self) -> Vec<SessionInfo> {
+        let info = |(_, flow): (Key, &Flow)| {
+            let (kind, addresses, age) = match flow {
+                Flow::Ip(flow) => {
+                    let age = self.ctx.now.saturating_duration_since(flow.since).as_secs();
+                    ("connect-ip", flow.addresses().collect(), Some(age))
+                }
+                Flow::Udp(_) => ("connect-udp", Vec::new(), None),
+                Flow::Tcp(..) => ("connect-tcp", Vec::new(), None),
+                Flow::Site(_) | Flow::Opening(_) => return None,
+            };
+            let account = flow.owner()?.grant.account.name.clone();
+            Some(SessionInfo { account, kind, worker: self.ctx.id, addresses, age })
+        };
+        self.each().filter_map(info).collect()
+    }
+}
