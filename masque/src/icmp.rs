@@ -83,18 +83,15 @@ fn may_report(about: IcmpError, packet: &PacketView<'_>) -> bool {
     if packet.fragment_offset() > 0 || is_error(packet) {
         return false;
     }
-    match (packet.source(), packet.destination()) {
-        (IpAddr::V4(s), IpAddr::V4(d)) => {
-            !(s.is_unspecified() || s.is_multicast() || s.is_broadcast() || s.is_loopback())
-                && !(d.is_multicast() || d.is_broadcast())
-        }
-        (IpAddr::V6(s), IpAddr::V6(d)) => {
-            !(s.is_unspecified() || s.is_multicast() || s.is_loopback())
-                // Path MTU discovery works for multicast too (RFC 4443 §2.4 e.3).
-                && (!d.is_multicast() || matches!(about, IcmpError::TooBig(_)))
-        }
-        _ => false,
-    }
+    let (source, destination) = (packet.source(), packet.destination());
+    let broadcast = |addr| addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let one_host = |addr: IpAddr| !addr.is_multicast() && !broadcast(addr);
+    // Path MTU discovery works for IPv6 multicast too (RFC 4443 §2.4 e.3).
+    let group = !packet.is_v4() && matches!(about, IcmpError::TooBig(_));
+    one_host(source)
+        && !source.is_unspecified()
+        && !source.is_loopback()
+        && (one_host(destination) || group)
 }
 
 /// Whether `packet` is an ICMP error (or a redirect), or ICMP too short to tell.

@@ -242,13 +242,14 @@ impl FromStr for Host {
             (1..=63).contains(&l.len())
                 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
-        // A last label of digits alone is a mangled IPv4 address, which resolvers read variously.
+        // A last label that is a number makes a mangled IPv4 address, which resolvers read variously.
+        let name = name.to_ascii_lowercase();
         let last = name.rsplit('.').next().unwrap_or_default();
         let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
         if name.len() > MAX_NAME || numeric || !name.split('.').all(label) {
             return Err(Reason::Target);
         }
-        Ok(Self::Name(name.to_ascii_lowercase()))
+        Ok(Self::Name(name))
     }
 }
 

@@ -125,7 +125,7 @@ proptest! {
         for (kind, value) in &capsules { encode(*kind, value, &mut wire); }
         let whole = all(&mut CapsuleParser::new(KNOWN_IP), &[&wire]);
         let cut = all(&mut CapsuleParser::new(KNOWN_IP), &wire.chunks(step).collect::<Vec<_>>());
-        prop_assert_eq!(whole.clone(), cut);
+        prop_assert_eq!(&whole, &cut);
         let known: Vec<_> = capsules.into_iter().filter(|(k, _)| *k < 4).collect();
         prop_assert_eq!(whole, Ok(known));
     }

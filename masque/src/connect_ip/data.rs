@@ -10,6 +10,7 @@ use crate::packet::{PacketView, decrement_ttl};
 use crate::{fragment, varint};
 
 /// Why a packet goes no further, and what its sender may be told.
+#[derive(Clone, Copy)]
 enum Refusal {
     /// Nothing.
     Silent(DropReason),
@@ -39,8 +40,8 @@ impl ConnectIp {
         let packet = &mut payload[at..];
         let Ok(view) = PacketView::parse(packet) else { return Verdict::Drop(R::Malformed) };
         let verdict = match self.config.role {
-            Role::Proxy => self.from_client(&view, policy),
-            Role::Client => self.from_proxy(&view),
+            Role::Proxy => self.up_at_proxy(&view, policy),
+            Role::Client => self.down_at_client(&view),
         };
         match verdict {
             Ok(()) => Verdict::Forward(packet),
@@ -60,8 +61,8 @@ impl ConnectIp {
     ) -> Verdict<'a> {
         let Ok(view) = PacketView::parse(packet) else { return Verdict::Drop(R::Malformed) };
         let verdict = match self.config.role {
-            Role::Proxy => self.to_client(&view),
-            Role::Client => self.to_proxy(&view),
+            Role::Proxy => self.down_at_proxy(&view),
+            Role::Client => self.up_at_client(&view),
         };
         let verdict = verdict.and_then(|own| {
             let hop = !own && self.config.decrement_ttl;
@@ -78,7 +79,7 @@ impl ConnectIp {
     }
 
     #[inline]
-    fn from_client(&mut self, view: &PacketView<'_>, policy: &Policy) -> Result<(), Refusal> {
+    fn up_at_proxy(&mut self, view: &PacketView<'_>, policy: &Policy) -> Result<(), Refusal> {
         let (source, destination) = (view.source(), view.destination());
         if self.probe.is_some() && self.settles_probe(view) {
             return Err(Silent(R::Answered));
@@ -89,7 +90,7 @@ impl ConnectIp {
         if is_link_local(destination) || is_link_local(source) {
             return Err(self.on_link(view));
         }
-        if !self.accepted.contains(source) && !self.from_site(source, view.protocol()) {
+        if !self.accepted.contains(source) && !self.is_of_site(source, view.protocol()) {
             return Err(Error(R::SpoofedSource, IcmpError::SourcePolicy));
         }
         if self.is_router(destination) && view.is_icmp() {
@@ -105,7 +106,7 @@ impl ConnectIp {
     }
 
     #[inline]
-    fn from_proxy(&mut self, view: &PacketView<'_>) -> Result<(), Refusal> {
+    fn down_at_client(&mut self, view: &PacketView<'_>) -> Result<(), Refusal> {
         let (source, destination) = (view.source(), view.destination());
         if self.probe.is_some() && self.settles_probe(view) {
             return Err(Silent(R::Answered));
@@ -134,7 +135,7 @@ impl ConnectIp {
 
     /// Whether the packet is one of our own making.
     #[inline]
-    fn to_client(&self, view: &PacketView<'_>) -> Result<bool, Refusal> {
+    fn down_at_proxy(&self, view: &PacketView<'_>) -> Result<bool, Refusal> {
         let (source, destination) = (view.source(), view.destination());
         if is_link_local(destination) || is_link_local(source) {
             return Err(Silent(R::LinkLocal));
@@ -154,7 +155,7 @@ impl ConnectIp {
 
     /// Whether the packet is one of our own making.
     #[inline]
-    fn to_proxy(&self, view: &PacketView<'_>) -> Result<bool, Refusal> {
+    fn up_at_client(&self, view: &PacketView<'_>) -> Result<bool, Refusal> {
         let (source, destination) = (view.source(), view.destination());
         if is_link_local(destination) || is_link_local(source) {
             return Err(Silent(R::LinkLocal));
@@ -210,7 +211,7 @@ impl ConnectIp {
 
     /// Whether the peer advertised a network of its own that holds `source`.
     #[cold]
-    fn from_site(&self, source: IpAddr, protocol: u8) -> bool {
+    fn is_of_site(&self, source: IpAddr, protocol: u8) -> bool {
         self.config.accept_peer_routes && self.routes_from_peer.table.allows(source, protocol)
     }
 

@@ -1,6 +1,7 @@
 mod control;
 mod data;
 mod link;
+mod speed;
 
 use super::*;
 use crate::filter::Policy;

@@ -108,7 +108,7 @@ fn impossible_lengths_are_refused() {
         PacketView::parse(&[good.clone(), vec![0]].concat()).err(),
         Some(PacketError::Length)
     );
-    let mut p = good.clone();
+    let mut p = good;
     p[0] = 0x44;
     assert_eq!(PacketView::parse(&p).err(), Some(PacketError::HeaderLength));
     p[0] = 0x4f;

@@ -75,6 +75,7 @@ fn rule_25_hosts_and_ports_are_checked() {
         "a..b",
         "127.1",
         "0x7f.0.0.0x1",
+        "0X7F",
         "%00",
     ] {
         assert_eq!(udp(host, "443"), Ask::Malformed(Reason::Target), "{host}");

@@ -170,10 +170,10 @@ fn expression(text: &str) -> Result<Token<'_>, TemplateError> {
         _ => (None, text),
     };
     let names: Vec<&str> = names.split(',').collect();
-    let good = |n: &&str| {
+    let good = |n: &str| {
         !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
     };
-    if names.iter().all(|n| good(&n)) {
+    if names.iter().all(|n| good(n)) {
         Ok(Token::Expression { operator, names })
     } else {
         Err(TemplateError::Expression(text.to_owned()))
