@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bauta_masque::template::{DEFAULT_IP, DEFAULT_UDP, Template, TemplateError};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
@@ -22,10 +23,6 @@ use crate::{
 pub const DEFAULT_FILE: &str = "/etc/bauta/bauta.toml";
 /// The interface's name when none is given.
 pub const DEFAULT_NAME: &str = "bauta0";
-/// The template of CONNECT-IP when none is given (RFC 9484 §3).
-pub const DEFAULT_IP_TEMPLATE: &str = "/.well-known/masque/ip/{target}/{ipproto}/";
-/// The template of CONNECT-UDP when none is given (RFC 9298 §2).
-pub const DEFAULT_UDP_TEMPLATE: &str = "/.well-known/masque/udp/{target_host}/{target_port}/";
 /// Packets that one AES-GCM key may protect (RFC 9001 §6.6).
 pub const AEAD_LIMIT: u64 = 1 << 23;
 /// The fewest packets a connection may be limited to: fewer would not carry the hand-over itself.
@@ -129,9 +126,9 @@ pub struct Settings {
     /// Addresses that replace name resolution.
     pub addr: Vec<IpAddr>,
     /// The CONNECT-IP template.
-    pub ip_template: String,
+    pub ip_template: Template,
     /// The CONNECT-UDP template.
-    pub udp_template: String,
+    pub udp_template: Template,
     /// Name of the TUN interface and of this tunnel's state folder.
     pub name: String,
     /// Name servers to use in the tunnel instead of those the gateway assigns.
@@ -249,8 +246,11 @@ impl File {
             ca: link.ca,
             pin: link.pin,
             addr: link.addr,
-            ip_template: link.ip.unwrap_or_else(|| DEFAULT_IP_TEMPLATE.into()),
-            udp_template: link.udp.unwrap_or_else(|| DEFAULT_UDP_TEMPLATE.into()),
+            ip_template: template("ip", Template::ip(link.ip.as_deref().unwrap_or(DEFAULT_IP)))?,
+            udp_template: template(
+                "udp",
+                Template::udp(link.udp.as_deref().unwrap_or(DEFAULT_UDP)),
+            )?,
             dns: if self.dns.is_empty() { link.dns } else { self.dns },
             kill_switch: self.kill_switch,
             allow_lan: self.allow_lan,
@@ -268,6 +268,10 @@ impl File {
             name,
         })
     }
+}
+
+fn template(what: &str, parsed: Result<Template, TemplateError>) -> Result<Template, ConfigError> {
+    parsed.map_err(|e| ConfigError::Missing(format!("the {what} template is not right: {e}")))
 }
 
 /// `BAUTA_STATE_DIR`, or `/run/bauta`.

@@ -12,14 +12,17 @@
 
 pub mod backoff;
 pub mod config;
+pub mod connect;
 pub mod control;
 pub mod dial;
 pub mod dns;
+pub mod headers;
 pub mod http_proxy;
 pub mod killswitch;
 pub mod link;
 pub mod liveness;
 pub mod net;
+pub mod quic;
 pub mod resolve;
 pub mod routes;
 pub mod secret;
@@ -27,6 +30,7 @@ pub mod socks;
 pub mod stage;
 pub mod state;
 pub mod status;
+pub mod tunnel;
 pub mod watch;
 
 /// Where helper programs (`nft`, `resolvectl`) are looked for, whatever the caller's `PATH` says.

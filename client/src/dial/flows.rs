@@ -1,0 +1,366 @@
+//! The flows of all connections of the dialer: what comes in is handed to them, what they raise is sent.
+
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
+
+use bauta_masque::{
+    capsule,
+    connect_udp::{ConnectUdp, Event as UdpEvent, Role, UdpVerdict},
+    datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
+};
+use bauta_masque_io::{
+    App, Closed, ConnId, Connection, DatagramError, Event, Header, connection::HIGH_WATER,
+};
+use tokio::sync::Notify;
+
+use super::{DialError, Open, TcpFlow, UdpFlow, Wanted, packets::Packets, pipe::Pipe};
+use crate::headers;
+
+/// A stream of a connection.
+pub(super) type Key = (ConnId, u64);
+
+/// Bytes read from a stream at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Tells the actor which flows have something to send, or room again.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    raised: RefCell<Vec<Key>>,
+    notify: Notify,
+}
+
+impl Signal {
+    /// The flow wants to be looked at.
+    pub(super) fn raise(&self, key: Key) {
+        let mut raised = self.raised.borrow_mut();
+        if raised.last() != Some(&key) {
+            raised.push(key);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Waits until a flow was raised.
+    pub(super) async fn raised(&self) {
+        self.notify.notified().await;
+    }
+
+    /// The flows raised, each once.
+    pub(super) fn take(&self) -> Vec<Key> {
+        let mut raised = std::mem::take(&mut *self.raised.borrow_mut());
+        raised.sort_unstable();
+        raised.dedup();
+        raised
+    }
+}
+
+/// What the actor has to act upon after a batch of events.
+pub(super) enum Note {
+    Established(ConnId),
+    Settings(ConnId),
+    GoAway(ConnId),
+    Closed(ConnId, Closed),
+}
+
+enum Flow {
+    Asked { open: Option<Open>, deadline: Instant },
+    Tcp { pipe: Rc<RefCell<Pipe>>, sent_fin: bool },
+    Udp { packets: Rc<Packets>, session: ConnectUdp },
+}
+
+/// All flows.
+pub(super) struct Flows {
+    pub(super) signal: Rc<Signal>,
+    pub(super) notes: Vec<Note>,
+    flows: HashMap<Key, Flow>,
+    /// Flows whose datagrams found the queue full.
+    stalled: Vec<Key>,
+    chunk: Box<[u8]>,
+}
+
+impl Flows {
+    pub(super) fn new() -> Flows {
+        Flows {
+            signal: Rc::default(),
+            notes: Vec::new(),
+            flows: HashMap::new(),
+            stalled: Vec::new(),
+            chunk: vec![0; CHUNK].into(),
+        }
+    }
+
+    /// Whether the connection carries none.
+    pub(super) fn is_idle(&self, conn: ConnId) -> bool {
+        !self.flows.keys().any(|(id, _)| *id == conn)
+    }
+
+    /// A request has been sent; its answer decides.
+    pub(super) fn asked(&mut self, key: Key, open: Open, deadline: Instant) {
+        self.flows.insert(key, Flow::Asked { open: Some(open), deadline });
+    }
+
+    /// The earliest moment at which a request has waited too long.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let deadlines = self.flows.values().filter_map(|flow| match flow {
+            Flow::Asked { deadline, .. } => Some(*deadline),
+            _ => None,
+        });
+        deadlines.min()
+    }
+
+    /// Gives up requests that have waited too long; the streams are to be reset.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Key> {
+        let late = |flow: &Flow| matches!(flow, Flow::Asked { deadline, .. } if *deadline <= now);
+        let keys: Vec<Key> =
+            self.flows.iter().filter(|(_, flow)| late(flow)).map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.fail(*key, DialError::TimedOut);
+        }
+        keys
+    }
+
+    /// Flows to look at in this turn.
+    pub(super) fn raised(&mut self) -> Vec<Key> {
+        let mut keys = self.signal.take();
+        keys.append(&mut self.stalled);
+        keys
+    }
+
+    /// Moves what a flow has to send, and reads what it has room for.
+    pub(super) fn pump(&mut self, conn: &mut Connection, stream: u64) {
+        let key = (conn.id(), stream);
+        match self.flows.get_mut(&key) {
+            Some(Flow::Tcp { pipe, sent_fin }) => {
+                let dropped =
+                    pump_tcp(conn, stream, &mut pipe.borrow_mut(), sent_fin, &mut self.chunk);
+                if dropped || (*sent_fin && pipe.borrow().is_down_ended()) {
+                    self.flows.remove(&key);
+                }
+            }
+            Some(Flow::Udp { packets, session }) => {
+                if packets.is_dropped() {
+                    conn.send_body(stream, bytes::Bytes::new(), true);
+                    conn.stop(stream, H3_REQUEST_CANCELLED);
+                    self.flows.remove(&key);
+                } else if !pump_udp(conn, stream, packets, session) {
+                    self.stalled.push(key);
+                }
+            }
+            Some(Flow::Asked { .. }) | None => {}
+        }
+    }
+
+    fn fail(&mut self, key: Key, why: DialError) {
+        match self.flows.remove(&key) {
+            Some(Flow::Asked { open, .. }) => {
+                if let Some(open) = open {
+                    refuse(open, why);
+                }
+            }
+            Some(Flow::Tcp { pipe, .. }) => pipe.borrow_mut().fail(io::ErrorKind::ConnectionReset),
+            Some(Flow::Udp { packets, .. }) => packets.fail(io::ErrorKind::ConnectionReset),
+            None => {}
+        }
+    }
+
+    fn answered(&mut self, conn: &mut Connection, stream: u64, list: &[Header]) {
+        let key = (conn.id(), stream);
+        let Some(Flow::Asked { open, .. }) = self.flows.get_mut(&key) else { return };
+        let status = headers::status(list);
+        if (100..200).contains(&status) {
+            return;
+        }
+        if !(200..300).contains(&status) {
+            let proxy_status = headers::field(list, "proxy-status").map(str::to_owned);
+            conn.reset(stream, H3_REQUEST_CANCELLED);
+            conn.stop(stream, H3_REQUEST_CANCELLED);
+            return self.fail(key, DialError::Refused { status, proxy_status });
+        }
+        let Some(open) = open.take() else { return };
+        let signal = self.signal.clone();
+        let flow = match open.wanted {
+            Wanted::Tcp(answer) => {
+                let (flow, pipe) = TcpFlow::new(signal, key);
+                // Nobody waits any more: the flow is dropped here, and that is noticed like any other end.
+                let _ = answer.send(Ok(flow));
+                Flow::Tcp { pipe, sent_fin: false }
+            }
+            Wanted::Udp(answer) => {
+                let (flow, packets) = UdpFlow::new(signal, key);
+                let _ = answer.send(Ok(flow));
+                Flow::Udp { packets, session: ConnectUdp::new(Role::Client) }
+            }
+        };
+        self.flows.insert(key, flow);
+    }
+
+    fn data(&mut self, conn: &mut Connection, stream: u64) {
+        let key = (conn.id(), stream);
+        match self.flows.get_mut(&key) {
+            Some(Flow::Tcp { .. }) => self.pump(conn, stream),
+            Some(Flow::Udp { packets, session }) => {
+                let mut broken = None;
+                loop {
+                    let n = conn.recv_body(stream, &mut self.chunk);
+                    if n == 0 {
+                        break;
+                    }
+                    if let Err(e) = session.handle_stream(&self.chunk[..n]) {
+                        broken = Some(e.code());
+                    }
+                    while let Some(UdpEvent::DatagramCapsule(payload)) = session.poll_event() {
+                        if let Ok(UdpVerdict::Forward(datagram)) = session.handle_datagram(&payload)
+                        {
+                            packets.push_down(datagram);
+                        }
+                    }
+                }
+                if let Some(code) = broken {
+                    abort(conn, stream, code);
+                    self.fail(key, DialError::Lost);
+                }
+            }
+            // The body of a refusal is the website's page.
+            Some(Flow::Asked { .. }) | None => while conn.recv_body(stream, &mut self.chunk) > 0 {},
+        }
+    }
+
+    fn finished(&mut self, conn: &mut Connection, stream: u64) {
+        let key = (conn.id(), stream);
+        match self.flows.get_mut(&key) {
+            Some(Flow::Tcp { pipe, sent_fin }) => {
+                pipe.borrow_mut().end_down();
+                if *sent_fin {
+                    self.flows.remove(&key);
+                }
+            }
+            Some(_) => self.fail(key, DialError::Lost),
+            None => {}
+        }
+    }
+}
+
+/// Returns whether the local program is gone.
+fn pump_tcp(
+    conn: &mut Connection,
+    stream: u64,
+    pipe: &mut Pipe,
+    sent_fin: &mut bool,
+    chunk: &mut [u8],
+) -> bool {
+    if pipe.is_dropped() {
+        if !*sent_fin {
+            // What was written before the end still counts; a program that breaks off shuts nothing down.
+            while let Some((bytes, last)) = pipe.take_up() {
+                conn.send_body(stream, bytes, last);
+                if last {
+                    *sent_fin = true;
+                    break;
+                }
+            }
+        }
+        if !*sent_fin {
+            conn.reset(stream, H3_REQUEST_CANCELLED);
+        }
+        if !pipe.is_down_ended() {
+            conn.stop(stream, H3_REQUEST_CANCELLED);
+        }
+        return true;
+    }
+    while !*sent_fin && conn.queued(stream) < HIGH_WATER {
+        let Some((bytes, last)) = pipe.take_up() else { break };
+        conn.send_body(stream, bytes, last);
+        *sent_fin = last;
+    }
+    loop {
+        let room = pipe.room().min(chunk.len());
+        let n = if room == 0 { 0 } else { conn.recv_body(stream, &mut chunk[..room]) };
+        if n == 0 {
+            return false;
+        }
+        pipe.push_down(&chunk[..n]);
+    }
+}
+
+/// Returns `false` when datagrams are left because the queue is full.
+fn pump_udp(conn: &mut Connection, stream: u64, packets: &Packets, session: &ConnectUdp) -> bool {
+    let mut all = true;
+    let max = conn.max_datagram_payload(stream);
+    packets.up.borrow_mut().drain(|datagram| {
+        let Some(max) = max else {
+            // Without HTTP Datagrams the same payload goes as a capsule (RFC 9297 §3.5).
+            if conn.queued(stream) >= HIGH_WATER {
+                all = false;
+                return false;
+            }
+            conn.send_body(
+                stream,
+                capsule::encode_datagram_capsule(&CONTEXT_ID_ZERO, datagram),
+                false,
+            );
+            return true;
+        };
+        // What is too large is dropped (RFC 9298 §6.1).
+        if let UdpVerdict::Forward(datagram) = session.encapsulate(datagram, max)
+            && let Err(DatagramError::Full) = conn.send_datagram(stream, &CONTEXT_ID_ZERO, datagram)
+        {
+            all = false;
+            return false;
+        }
+        true
+    });
+    all
+}
+
+fn abort(conn: &mut Connection, stream: u64, code: u64) {
+    conn.reset(stream, code);
+    conn.stop(stream, code);
+}
+
+/// Tells whoever waits that there will be no flow.
+pub(super) fn refuse(open: Open, why: DialError) {
+    match open.wanted {
+        Wanted::Tcp(answer) => drop(answer.send(Err(why))),
+        Wanted::Udp(answer) => drop(answer.send(Err(why))),
+    }
+}
+
+impl App for Flows {
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
+        let key = (conn.id(), stream);
+        let Some(Flow::Udp { packets, session }) = self.flows.get(&key) else { return };
+        match session.handle_datagram(payload) {
+            Ok(UdpVerdict::Forward(datagram)) => packets.push_down(datagram),
+            Ok(UdpVerdict::Drop(_)) => {}
+            Err(e) => {
+                abort(conn, stream, e.code());
+                self.fail(key, DialError::Lost);
+            }
+        }
+    }
+
+    fn event(&mut self, conn: &mut Connection, event: Event) {
+        let id = conn.id();
+        match event {
+            Event::Established => self.notes.push(Note::Established(id)),
+            Event::Settings => self.notes.push(Note::Settings(id)),
+            Event::GoAway => self.notes.push(Note::GoAway(id)),
+            Event::Headers { stream, headers, .. } => self.answered(conn, stream, &headers),
+            Event::Data { stream } => self.data(conn, stream),
+            Event::Finished { stream } => self.finished(conn, stream),
+            Event::Reset { stream, .. } => self.fail((id, stream), DialError::Lost),
+            Event::Stopped { stream, .. } => {
+                // The target takes no more, but may still have something to say.
+                if let Some(Flow::Tcp { pipe, sent_fin }) = self.flows.get_mut(&(id, stream)) {
+                    *sent_fin = true;
+                    pipe.borrow_mut().stop_up();
+                }
+            }
+            Event::Writable { stream } => self.signal.raise((id, stream)),
+            Event::PathMtu { .. } | Event::Migrated => {}
+            Event::Closed(closed) => {
+                let keys: Vec<Key> = self.flows.keys().filter(|(c, _)| *c == id).copied().collect();
+                keys.into_iter().for_each(|key| self.fail(key, DialError::Lost));
+                self.notes.push(Note::Closed(id, closed));
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The sessions side by side, and the way of packets between them and the interface.
+
+use std::{io, time::Instant};
+
+use bauta_masque::{
+    capsule,
+    connect_ip::{DropReason, Event as IpEvent, Verdict},
+    datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
+    filter::Policy,
+    fragment,
+};
+use bauta_masque_io::{
+    App, Closed, ConnId, Connection, DatagramError, Endpoint, Event,
+    connection::HIGH_WATER,
+    tun::{TunBatch, TunQueue},
+};
+
+use super::session::Session;
+use crate::{
+    headers,
+    stage::{Failure, Stage},
+    status::Traffic,
+};
+
+/// Packets that may wait in a connection before the interface is read again: what is beyond waits in the
+/// interface's own queue, where the kernel sees it.
+const MAX_QUEUED: usize = 256;
+/// Bytes read from a stream at once.
+const CHUNK: usize = 16 * 1024;
+/// The longest HTTP Datagram payload where capsules carry packets, bytes.
+const MAX_CAPSULE_PAYLOAD: usize = 65_535;
+
+/// What the tunnel has to act upon after a batch of events.
+pub(super) enum Note {
+    Established(ConnId),
+    Settings(ConnId),
+    /// What the gateway has given has changed.
+    Given(ConnId),
+    PathMtu(ConnId),
+    Migrated,
+    /// The session is over, its connection may live.
+    Failed(ConnId, Failure),
+    Closed(ConnId, Closed),
+}
+
+/// All sessions: one that sends, others that come or go.
+pub(super) struct Sessions {
+    pub(super) now: Instant,
+    pub(super) list: Vec<Session>,
+    /// The session that packets are sent on.
+    pub(super) current: Option<ConnId>,
+    pub(super) tun: Option<TunQueue>,
+    pub(super) traffic: Traffic,
+    pub(super) notes: Vec<Note>,
+    policy: Policy,
+    batch: TunBatch,
+    chunk: Box<[u8]>,
+}
+
+impl Sessions {
+    pub(super) fn new(now: Instant) -> Sessions {
+        Sessions {
+            now,
+            list: Vec::new(),
+            current: None,
+            tun: None,
+            traffic: Traffic::default(),
+            notes: Vec::new(),
+            policy: Policy::default(),
+            batch: TunBatch::new(),
+            chunk: vec![0; CHUNK].into(),
+        }
+    }
+
+    pub(super) fn get(&mut self, conn: ConnId) -> Option<&mut Session> {
+        self.list.iter_mut().find(|s| s.conn == conn)
+    }
+
+    pub(super) fn current(&self) -> Option<&Session> {
+        self.list.iter().find(|s| Some(s.conn) == self.current)
+    }
+
+    pub(super) fn remove(&mut self, conn: ConnId) {
+        self.list.retain(|s| s.conn != conn);
+        if self.current == Some(conn) {
+            self.current = None;
+        }
+    }
+
+    /// Whether the current connection takes packets; without one they wait in the interface.
+    pub(super) fn may_send(&self, endpoint: &mut Endpoint) -> bool {
+        let Some(session) = self.current() else { return false };
+        let Some(conn) = endpoint.get(session.conn) else { return false };
+        let queued = session.stream.map_or(0, |stream| conn.queued(stream));
+        conn.datagrams_queued() < MAX_QUEUED && queued < HIGH_WATER
+    }
+
+    /// Sends one batch from the interface. An error means that the interface is gone.
+    pub(super) fn send_batch(&mut self, endpoint: &mut Endpoint) -> io::Result<()> {
+        let (Some(id), Some(tun)) = (self.current, self.tun.as_mut()) else { return Ok(()) };
+        match tun.try_recv(&mut self.batch) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        let Some(session) = self.list.iter_mut().find(|s| s.conn == id) else { return Ok(()) };
+        let Some(conn) = endpoint.get(id) else { return Ok(()) };
+        let mut road = Road { now: self.now, session, conn, tun, traffic: &mut self.traffic };
+        let max = road.max_payload();
+        self.batch.for_each(|packet| {
+            if road.send(packet, max) {
+                return;
+            }
+            let mtu = max.saturating_sub(CONTEXT_ID_ZERO.len());
+            let each = |piece: &mut [u8]| {
+                road.send(piece, max);
+            };
+            if fragment::fragment_v4(packet, mtu, each).is_none() {
+                road.traffic.up_dropped += 1;
+            }
+        });
+        road.session.liveness.sent(self.now);
+        endpoint.touch(id);
+        Ok(())
+    }
+
+    fn arrived(&mut self, conn: &mut Connection, payload: &mut [u8]) {
+        let Self { now, list, tun, traffic, policy, .. } = self;
+        let Some(session) = list.iter_mut().find(|s| s.conn == conn.id()) else { return };
+        match session.ip.handle_datagram(*now, payload, policy) {
+            Verdict::Forward(packet) => {
+                traffic.down_packets += 1;
+                traffic.down_bytes += packet.len() as u64;
+                if let Some(tun) = tun {
+                    tun.queue_packet(packet);
+                }
+            }
+            Verdict::Reply(icmp) => {
+                traffic.icmp_errors += 1;
+                let stream = session.stream.unwrap_or(0);
+                let _ = conn.send_datagram(stream, &CONTEXT_ID_ZERO, &icmp.packet);
+            }
+            Verdict::Drop(_) => traffic.down_dropped += 1,
+        }
+    }
+
+    fn data(&mut self, conn: &mut Connection, stream: u64) {
+        loop {
+            let n = conn.recv_body(stream, &mut self.chunk);
+            if n == 0 {
+                return;
+            }
+            let Some(session) =
+                self.list.iter_mut().find(|s| s.conn == conn.id() && s.stream == Some(stream))
+            else {
+                continue;
+            };
+            // The next session holds the addresses now: what takes them from this one must not stop its last
+            // packets. And the body of a refusal is a page of the website.
+            if session.retired.is_some() || session.step < super::session::Step::Accepted {
+                continue;
+            }
+            if let Err(e) = session.ip.handle_stream(self.now, &self.chunk[..n]) {
+                conn.reset(stream, e.code());
+                conn.stop(stream, e.code());
+                let failure = Failure::new(
+                    Stage::Addresses,
+                    format_args!("the gateway breaks the protocol: {e}"),
+                    "update the client or the gateway; if it is neither's, report it",
+                );
+                return self.notes.push(Note::Failed(conn.id(), failure));
+            }
+            self.events(conn);
+        }
+    }
+
+    fn events(&mut self, conn: &mut Connection) {
+        let id = conn.id();
+        while let Some(event) = self.get(id).and_then(|s| s.ip.poll_event()) {
+            if let IpEvent::DatagramCapsule(payload) = event {
+                self.arrived(conn, &mut payload.to_vec());
+                continue;
+            }
+            let now = self.now;
+            let Some(session) = self.get(id) else { return };
+            let changed = session.told(event, now);
+            session.transmit(conn);
+            if changed {
+                self.notes.push(Note::Given(id));
+            }
+        }
+    }
+
+    fn answered(&mut self, conn: &mut Connection, stream: u64, list: &[bauta_masque_io::Header]) {
+        let now = self.now;
+        let status = headers::status(list);
+        let Some(session) = self.get(conn.id()).filter(|s| s.stream == Some(stream)) else {
+            return;
+        };
+        match status {
+            100..=199 => {}
+            200..=299 => session.accepted(now),
+            _ => {
+                let failure = Failure::status(status, headers::field(list, "proxy-status"));
+                conn.reset(stream, H3_REQUEST_CANCELLED);
+                conn.stop(stream, H3_REQUEST_CANCELLED);
+                self.notes.push(Note::Failed(conn.id(), failure));
+            }
+        }
+    }
+
+    fn ended(&mut self, conn: &Connection, stream: u64, how: &str) {
+        let Some(session) = self.get(conn.id()).filter(|s| s.stream == Some(stream)) else {
+            return;
+        };
+        if session.retired.is_some() {
+            return;
+        }
+        let failure = Failure::new(
+            Stage::ConnectIp,
+            format_args!("the gateway {how} the tunnel"),
+            "it may be restarting, or the account's limits are reached; its log says more",
+        );
+        self.notes.push(Note::Failed(conn.id(), failure));
+    }
+}
+
+/// One session's way out, borrowed for a batch.
+struct Road<'a> {
+    now: Instant,
+    session: &'a mut Session,
+    conn: &'a mut Connection,
+    tun: &'a mut TunQueue,
+    traffic: &'a mut Traffic,
+}
+
+impl Road<'_> {
+    fn max_payload(&self) -> usize {
+        match self.session.stream.and_then(|s| self.conn.max_datagram_payload(s)) {
+            Some(max) if self.session.datagrams => max,
+            _ => MAX_CAPSULE_PAYLOAD,
+        }
+    }
+
+    /// Sends a packet, answers it, or drops it; `false` when it has to be fragmented first.
+    fn send(&mut self, packet: &mut [u8], max: usize) -> bool {
+        match self.session.ip.encapsulate(self.now, packet, max) {
+            Verdict::Forward(packet) => {
+                let stream = self.session.stream.unwrap_or(0);
+                let sent = if self.session.datagrams {
+                    self.conn.send_datagram(stream, &CONTEXT_ID_ZERO, packet)
+                } else {
+                    let capsule = capsule::encode_datagram_capsule(&CONTEXT_ID_ZERO, packet);
+                    self.conn.send_body(stream, capsule, false);
+                    Ok::<(), DatagramError>(())
+                };
+                if sent.is_ok() {
+                    self.traffic.up_packets += 1;
+                    self.traffic.up_bytes += packet.len() as u64;
+                } else {
+                    self.traffic.up_dropped += 1;
+                }
+            }
+            Verdict::Reply(icmp) => {
+                self.traffic.icmp_errors += 1;
+                self.tun.queue_packet(&icmp.packet);
+            }
+            Verdict::Drop(DropReason::NeedsFragmentation) => return false,
+            Verdict::Drop(_) => self.traffic.up_dropped += 1,
+        }
+        true
+    }
+}
+
+impl App for Sessions {
+    fn datagram(&mut self, conn: &mut Connection, _: u64, payload: &mut [u8]) {
+        self.arrived(conn, payload);
+    }
+
+    fn event(&mut self, conn: &mut Connection, event: Event) {
+        let id = conn.id();
+        match event {
+            Event::Established => self.notes.push(Note::Established(id)),
+            Event::Settings => self.notes.push(Note::Settings(id)),
+            Event::Headers { stream, headers, .. } => self.answered(conn, stream, &headers),
+            Event::Data { stream } => self.data(conn, stream),
+            Event::Finished { stream } => self.ended(conn, stream, "ended"),
+            Event::Reset { stream, .. } | Event::Stopped { stream, .. } => {
+                self.ended(conn, stream, "aborted")
+            }
+            Event::PathMtu { .. } => self.notes.push(Note::PathMtu(id)),
+            Event::Migrated => self.notes.push(Note::Migrated),
+            Event::GoAway => {
+                if let Some(session) = self.get(id) {
+                    session.leaving = true;
+                }
+            }
+            Event::Closed(closed) => self.notes.push(Note::Closed(id, closed)),
+            Event::Writable { .. } => {}
+        }
+    }
+}
