@@ -166,19 +166,46 @@ pub struct Settings {
 pub struct Sources {
     /// `--config`, or `BAUTA_CONFIG`.
     pub file: Option<PathBuf>,
-    /// The link and where it came from.
+    /// The link: where it came from, and its text.
     pub link: Option<(String, String)>,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--state-dir`, or `BAUTA_STATE_DIR`.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The folder for state when none is given.
+pub const DEFAULT_STATE_DIR: &str = "/run/bauta";
+
+impl Sources {
+    fn file(&self) -> Result<File, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let mut file = match &self.file {
+            Some(path) => File::read(path)?,
+            None if default.exists() => File::read(default)?,
+            None => File::default(),
+        };
+        if let Some(name) = &self.name {
+            file.name = Some(InterfaceName(name.clone()));
+        }
+        if let Some(dir) = &self.state_dir {
+            file.state_dir = Some(dir.clone());
+        }
+        Ok(file)
+    }
+
+    /// The state folder alone, for which no link is needed: where it is, and the tunnel's name.
+    pub fn place(&self) -> Result<(PathBuf, String), ConfigError> {
+        let file = self.file()?;
+        let name = file.name.map_or_else(|| DEFAULT_NAME.into(), |name| name.0);
+        Ok((file.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()), name))
+    }
 }
 
 impl Settings {
     /// Puts the settings together. A link replaces the file's link, server, token and trust.
     pub fn load(sources: Sources) -> Result<Settings, ConfigError> {
-        let default = Path::new(DEFAULT_FILE);
-        let file = match sources.file {
-            Some(path) => File::read(&path)?,
-            None if default.exists() => File::read(default)?,
-            None => File::default(),
-        };
+        let file = sources.file()?;
         let link = match sources.link {
             Some((from, text)) => {
                 Some(text.parse().map_err(|cause| ConfigError::Link { from, cause })?)
@@ -260,7 +287,7 @@ impl File {
             mtu: self.mtu.map(|mtu| mtu.0),
             mark,
             table: self.table.map_or(mark, |table| table.0),
-            state_dir: self.state_dir.unwrap_or_else(default_state_dir),
+            state_dir: self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             packet_limit: self.packet_limit.map_or(AEAD_LIMIT, |limit| limit.0),
             keepalive: Duration::from_secs(self.keepalive.map_or(15, |s| s.0)),
             qlog: self.qlog,
@@ -272,11 +299,6 @@ impl File {
 
 fn template(what: &str, parsed: Result<Template, TemplateError>) -> Result<Template, ConfigError> {
     parsed.map_err(|e| ConfigError::Missing(format!("the {what} template is not right: {e}")))
-}
-
-/// `BAUTA_STATE_DIR`, or `/run/bauta`.
-pub fn default_state_dir() -> PathBuf {
-    std::env::var_os("BAUTA_STATE_DIR").map_or_else(|| "/run/bauta".into(), PathBuf::from)
 }
 
 /// A mark of its own for each tunnel: `0xba00` for `bauta0`, and so on; other names are hashed.

@@ -83,7 +83,8 @@ mod tests {
     use crate::config::Sources;
 
     fn settings(link: &str) -> Settings {
-        Settings::load(Sources { link: Some(("test".into(), link.into())), file: None }).unwrap()
+        Settings::load(Sources { link: Some(("test".into(), link.into())), ..Sources::default() })
+            .unwrap()
     }
 
     #[test]

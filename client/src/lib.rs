@@ -11,17 +11,23 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod check;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod connect;
+pub mod console;
 pub mod control;
 pub mod dial;
 pub mod dns;
+pub mod forward;
 pub mod headers;
 pub mod http_proxy;
 pub mod killswitch;
 pub mod link;
 pub mod liveness;
 pub mod net;
+pub mod proxy;
 pub mod quic;
 pub mod resolve;
 pub mod routes;

@@ -182,6 +182,8 @@ pub trait Progress {
     fn done(&mut self, stage: Stage, detail: fmt::Arguments<'_>);
     /// Something the user should know, that stops nothing.
     fn notice(&mut self, text: fmt::Arguments<'_>);
+    /// All stages are done.
+    fn up(&mut self) {}
 }
 
 #[cfg(test)]

@@ -93,6 +93,11 @@ impl Folder {
         self.path.join("log")
     }
 
+    /// Whether there is such a folder at all.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Whether there is a state file: a tunnel is up, or was and is not undone.
     pub fn in_use(&self) -> bool {
         self.path.join("state.json").exists()

@@ -450,7 +450,9 @@ impl<'a> Tunnel<'a> {
         self.backoff.reset();
         self.failure = None;
         self.retry = None;
-        self.was_up = true;
+        if !std::mem::replace(&mut self.was_up, true) {
+            self.progress.up();
+        }
         if self.phase != Phase::Up {
             (self.phase, self.since) = (Phase::Up, now);
         }

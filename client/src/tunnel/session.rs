@@ -309,7 +309,8 @@ mod tests {
     fn session(now: Instant) -> Session {
         let link = ("test".to_string(), "bauta://t@h".to_string());
         let settings =
-            Settings::load(crate::config::Sources { file: None, link: Some(link) }).unwrap();
+            Settings::load(crate::config::Sources { link: Some(link), ..Default::default() })
+                .unwrap();
         let mut s = Session::new(0, "192.0.2.1:443".parse().unwrap(), now, &settings);
         (s.asked_v4, s.asked_v6, s.step) = (true, true, Step::Accepted);
         s
