@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::gather::{Gather, Joining};
-use super::vnet::{Layout, TCP, UDP, UDP_CHECKSUM, put, word};
+use super::split::split;
+use super::vnet::{Layout, TCP, UDP, UDP_CHECKSUM, VNET_LEN, Vnet, put, word};
 use super::*;
 use crate::clock;
 
