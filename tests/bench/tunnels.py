@@ -23,7 +23,7 @@ class Bauta:
 
     def up(self, client, gateway):
         self.gateway = product.Gateway(gateway, self.folder / "gateway", mtu=MTU)
-        self.client = product.Client(client, self.folder / "client", self.gateway)
+        self.client = product.Client(client, self.folder / "client", self.gateway).start()
         self.server, self.daemons = self.gateway.daemon, [self.client.daemon, self.gateway.daemon]
 
     def down(self):
@@ -38,7 +38,7 @@ class Bauta:
         self.server = self.gateway.daemon
 
     def join(self, host, number, address):
-        return product.Client(host, self.folder / f"client{number}", self.gateway, address=address)
+        return product.Client(host, self.folder / f"client{number}", self.gateway, address=address).start()
 
 
 class Wireguard:

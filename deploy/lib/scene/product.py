@@ -11,6 +11,7 @@ from .proc import Failed, wait_until
 ROOT = Path(__file__).resolve().parents[3]
 DOMAIN = "bauta.localhost"  # names under .localhost are loopback in every browser, so that a person can open the site
 PORT = 8443
+ADMIN = "127.0.0.1:9464"
 
 
 def programs():
@@ -60,7 +61,7 @@ allow = ["203.0.113.0/24", "2001:db8:2::/64"]
 file = "{folder}/accounts.toml"
 
 [admin]
-listen = "127.0.0.1:9464"
+listen = "{admin}"
 """
 
 
@@ -72,7 +73,7 @@ class Gateway:
         certificate(self.folder, domain)
         (self.folder / "state").mkdir(exist_ok=True)
         self.config = self.folder / "gateway.toml"
-        self.config.write_text(CONFIG.format(domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions))
+        self.config.write_text(CONFIG.format(admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions))
         self.program = programs() / "bauta-gateway"
         added = host.run([self.program, "--config", self.config, "user", "add", "guest", "--quiet"])
         link = re.search(r"bauta://\S+", added)
@@ -83,15 +84,15 @@ class Gateway:
 
     def start(self):
         self.daemon = self.host.start("gateway", [self.program, "--config", self.config, "run"])
-        listening = lambda: f":{self.port} " in self.host.run(["ss", "-Hltn"])
-        self.seconds = wait_until(listening, "the gateway to listen", daemons=[self.daemon])
+        healthy = lambda: self.host.run(["curl", "-sf", "-m", 1, f"http://{ADMIN}/healthz"], check=False)
+        self.seconds = wait_until(healthy, "the gateway to answer at its admin address", daemons=[self.daemon])
 
     def stop(self):
-        return self.daemon.stop()
+        return self.daemon.stop() if self.daemon else 0
 
 
 class Client:
-    """A client whose whole machine is behind the gateway."""
+    """A client of the gateway, configured; `start` puts its whole machine behind the gateway."""
 
     def __init__(self, host, folder, gateway, address=net.GATEWAY4, name="bauta0"):
         self.host, self.folder, self.gateway, self.name = host, Path(folder), gateway, name
@@ -102,11 +103,12 @@ class Client:
         # The link is a secret: it stands in a file, not on a command line that every user can list.
         self.config.touch(mode=0o600)
         self.config.write_text(f'link = "{self.link}"\nname = "{name}"\nstate_dir = "{self.folder}/state"\n')
-        self.start()
+        self.daemon = None
 
     def start(self):
         self.daemon = self.host.start("client", [self.program, "--config", self.config, "up"])
         self.seconds = wait_until(self.is_up, "the tunnel to come up", 20, [self.daemon])
+        return self
 
     def is_up(self):
         words = self.host.run(["ip", "-br", "address", "show", "dev", self.name], check=False).split()
@@ -121,4 +123,4 @@ class Client:
         return self.host.start(f"forward-{kind}", [self.program, "--config", self.config, "forward", kind, local, target])
 
     def stop(self):
-        return self.daemon.stop()
+        return self.daemon.stop() if self.daemon else 0

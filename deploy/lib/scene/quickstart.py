@@ -41,6 +41,7 @@ class Table:
             self.failed += 1
             mark, how, seen = self.marks[1], "", str(failure)
         print(f"{mark} {what:<22} {how:<18} {seen}", flush=True)
+        return mark is self.marks[0]
 
 
 def play(port, once):
@@ -57,23 +58,21 @@ def play(port, once):
     for version in ("1.1", "2"):
         table.row(f"website over HTTP/{version}", checks.site, client, server, version)
     table.row("website over HTTP/3", checks.site_h3, client, server)
-    tunnel = None
+    tunnel = product.Client(client, logs / "client", server)
+    table.row("CONNECT-UDP", checks.echo, client, tunnel)
 
     def up():
-        nonlocal tunnel
-        tunnel = product.Client(client, logs / "client", server)
+        tunnel.start()
         return "bauta up", f"{', '.join(tunnel.addresses())} in {tunnel.seconds:.2f} s"
 
-    table.row("CONNECT-IP tunnel", up)
-    if tunnel:
+    if table.row("CONNECT-IP", up):
         table.row("ping through it, IPv4", checks.ping, client, net.INTERNET4)
         table.row("ping through it, IPv6", checks.ping, client, net.INTERNET6)
         table.row("download, IPv4", checks.download, client, net.INTERNET4)
         table.row("download, IPv6", checks.download, client, net.INTERNET6)
-        table.row("CONNECT-UDP", checks.echo, client, tunnel)
     if not once:
         stay(port, gateway, server, logs)
-    for end in filter(None, (tunnel, server)):
+    for end in (tunnel, server):
         code = end.stop()
         if code:
             table.failed += 1
