@@ -11,7 +11,9 @@ use crate::address::Prefix;
 use crate::template::{DEFAULT_IP, DEFAULT_UDP, Template, TemplateError, Vars};
 
 mod head;
+mod response;
 pub use head::{Carriage, Head, capsule_protocol};
+pub use response::{Refused, opens_tunnel};
 
 /// The upgrade token of RFC 9298.
 pub const CONNECT_UDP: &str = "connect-udp";
@@ -110,6 +112,9 @@ pub enum Reason {
     /// HTTP/1.1 Upgrade without `Connection: Upgrade`.
     #[error("the Connection field does not name Upgrade")]
     Connection,
+    /// An HTTP/1.1 response without exactly one Upgrade field, the one asked for.
+    #[error("the Upgrade field does not name the protocol asked for")]
+    Upgrade,
     /// Content-Length, Content-Type or Transfer-Encoding with the capsule protocol.
     #[error("a field about content on a request that has none")]
     Content,
