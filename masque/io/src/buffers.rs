@@ -51,7 +51,7 @@ impl DatagramBuf {
     }
 
     /// The payload, to be changed in place.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
 }

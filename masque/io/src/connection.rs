@@ -430,7 +430,7 @@ impl Connection {
         for _ in 0..self.early.len() {
             let Some((id, mut buf)) = self.early.pop_front() else { break };
             if id == stream {
-                app.datagram(self, stream, buf.as_mut());
+                app.datagram(self, stream, buf.bytes_mut());
             } else {
                 self.early.push_back((id, buf));
             }
@@ -444,7 +444,7 @@ impl Connection {
                 Err(_) => return self.close(datagram::H3_DATAGRAM_ERROR, b""),
             };
             if stream < self.seen_streams {
-                app.datagram(self, stream, &mut buf.as_mut()[prefix..]);
+                app.datagram(self, stream, &mut buf.bytes_mut()[prefix..]);
             } else if self.is_server && self.early.len() < EARLY_DATAGRAMS {
                 let mut early = DatagramBuf::take();
                 early.extend(&buf.as_ref()[prefix..]);

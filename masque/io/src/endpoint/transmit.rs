@@ -122,7 +122,7 @@ impl Train {
             }
             // A probe above the interface's MTU: quiche sees it as lost, as it should.
             Err(e) if is_too_big(&e) => {
-                trace!(len = self.segment, "larger than the interface's MTU")
+                trace!(len = self.segment, "larger than the interface's MTU");
             }
             Err(error) => debug!(%error, "UDP send"),
         }
