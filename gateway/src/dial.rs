@@ -92,9 +92,7 @@ impl Dialer {
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Refusal> {
         let lookup = async {
             let _slot = self.lookups.acquire().await;
-            // A trailing dot keeps the resolver from trying search domains of ours.
-            let name = if host.ends_with('.') { host.to_owned() } else { format!("{host}.") };
-            tokio::net::lookup_host((name, 0)).await
+            tokio::net::lookup_host((host, 0)).await
         };
         match timeout(self.dns_timeout, lookup).await {
             Err(_) => Err(ProxyError::DnsTimeout.into()),

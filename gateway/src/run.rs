@@ -126,7 +126,13 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     }
     let (tcp, tcp_site) = tcp::Front::new(shared.clone(), site, hot.clone());
     let (stop_tcp, stopped) = tokio::sync::watch::channel(false);
-    threads.push(spawn("tcp".into(), move || tcp::run(tcp, sockets.tcp, stopped))?);
+    let end = ended.0.clone();
+    let work = move || {
+        if let Err(error) = tcp::run(tcp, sockets.tcp, stopped) {
+            let _ = end.blocking_send(Err(error));
+        }
+    };
+    threads.push(spawn("tcp".into(), work)?);
 
     tracing::info!(
         domain = config.domain,

@@ -1,13 +1,30 @@
-//! The same site, and CONNECT, over HTTP/1.1 and HTTP/2 on TCP.
+//! The same site, and CONNECT, over HTTP/1.1 and HTTP/2 on TCP, on one thread of their own.
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bauta_masque_io::tls::HotCertificate;
-use bauta_web::Site;
+use bauta_masque::proxy_status::ProxyError;
+use bauta_masque::request::{Ask, Carriage, Head};
+use bauta_masque_io::clock;
+use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
+use bauta_masque_io::tls::{HotCertificate, rustls_server_config};
+use bauta_web::{Body, ClientAddr, Site};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, on};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::accounts::{FlowGuard, Grant};
+use crate::dial::Refusal;
+use crate::metrics::Kind;
+use crate::router::{Credentials, Route, route};
 use crate::shared::Everything;
+
+/// Time for requests to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What the TCP side is made from.
 pub struct Front {
@@ -29,6 +46,127 @@ impl Front {
 }
 
 /// Serves on this thread until `stopped` says so.
-pub fn run(front: Front, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
-    let _ = (front.shared, front.site, front.certificate, listener, &mut stopped);
+pub fn run(
+    front: Front,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let Front { shared, site, certificate } = front;
+    let tls = rustls_server_config(certificate, &[b"h2", b"http/1.1"])?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(64)
+        .build()?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let service = move |request: Request<Incoming>, peer: Peer| {
+            let (shared, site) = (shared.clone(), site.borrow().clone());
+            async move { answer(request, &peer, &shared, &site).await }
+        };
+        let stop = async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let limits = TcpLimits { drain_timeout: DRAIN, ..TcpLimits::default() };
+        tcp::serve(listener, Arc::new(tls), limits, service, stop).await;
+        Ok(())
+    })
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    peer: &Peer,
+    shared: &Everything,
+    site: &Site,
+) -> Response<Body> {
+    let counters = &shared.metrics.tcp;
+    let h1 = peer.version == Version::Http1;
+    match decide(&request, h1, shared) {
+        Route::Site => {
+            counters.requests[usize::from(!h1)].add_shared(1);
+            request.extensions_mut().insert(ClientAddr(peer.addr.ip()));
+            site.answer(request.map(Body::new)).await
+        }
+        Route::Refuse(status, refusal) => refused(shared, status, &refusal),
+        Route::Tunnel(ask, grant) => match open(ask, &grant, shared).await {
+            Ok((target, flow)) => {
+                tokio::spawn(carry(on(&mut request), target, grant, flow, shared.clone()));
+                Response::new(Body::empty())
+            }
+            Err(refusal) => refused(shared, refusal.error.status(), &refusal),
+        },
+    }
+}
+
+fn decide(request: &Request<Incoming>, h1: bool, shared: &Everything) -> Route {
+    let fields = || request.headers().iter().map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes()));
+    // Only plain CONNECT is a tunnel here; the capsule protocols on TCP are to come, and until
+    // then such a request is the website's.
+    if request.method() != Method::CONNECT || request.uri().path_and_query().is_some() {
+        return Route::Site;
+    }
+    let target = request.uri().to_string();
+    let method = (&b":method"[..], &b"CONNECT"[..]);
+    let authority = (&b":authority"[..], target.as_bytes());
+    let head = if h1 {
+        Head::from_h1(b"CONNECT", target.as_bytes(), fields())
+    } else {
+        Head::from_fields(Carriage::H2, [method, authority].into_iter().chain(fields()))
+    };
+    let now = clock::unix_time();
+    route(&head, Credentials::of(fields()), &shared.templates, &shared.accounts, now)
+}
+
+async fn open(
+    ask: Ask,
+    grant: &Grant,
+    shared: &Everything,
+) -> Result<(TcpStream, FlowGuard), Refusal> {
+    let Ask::ConnectTcp { host, port } = ask else {
+        return Err(ProxyError::HttpRequestDenied.into());
+    };
+    let limit = shared.config.tunnel.flows;
+    let flow = grant.account.usage.open_flow(limit).ok_or(ProxyError::ConnectionLimitReached)?;
+    let target = shared.dialer.tcp(&host.to_string(), port).await?;
+    Ok((target, flow))
+}
+
+/// Copies both ways until both are at their end, one fails, or the account is gone.
+async fn carry(
+    upgraded: OnUpgrade,
+    mut target: TcpStream,
+    grant: Grant,
+    flow: FlowGuard,
+    shared: Everything,
+) {
+    let Ok(client) = upgraded.await else { return };
+    let tunnels = &shared.metrics.tcp.tunnels[Kind::Tcp as usize];
+    tunnels.add_shared(1);
+    let mut client = TokioIo::new(client);
+    let copy = tokio::io::copy_bidirectional(&mut client, &mut target);
+    let withdrawn = async {
+        while shared.accounts.stands(&grant, clock::unix_time()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = copy => {}
+        () = withdrawn => {}
+    }
+    tunnels.sub_shared(1);
+    drop(flow);
+}
+
+fn refused(shared: &Everything, status: u16, refusal: &Refusal) -> Response<Body> {
+    shared.metrics.tcp.refused.add_shared(1);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let status = refusal.proxy_status(&shared.config.domain);
+    if let Ok(status) = HeaderValue::from_str(&status) {
+        response.headers_mut().insert("proxy-status", status);
+    }
+    // RFC 9931: a refused CONNECT ends an HTTP/1.1 connection; what follows might be meant for
+    // the target.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
