@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bauta_masque::proxy_status::ProxyError;
+use bauta_masque::proxy_status::{self, ProxyError, ProxyStatus};
 use bauta_masque::request::{Ask, Carriage, Head};
 use bauta_masque_io::clock;
 use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
@@ -90,8 +90,15 @@ async fn answer(
         Route::Refuse(status, refusal) => refused(shared, status, &refusal),
         Route::Tunnel(ask, grant) => match open(ask, &grant, shared).await {
             Ok((target, flow)) => {
+                let hop = target.peer_addr().map(|target| target.ip().to_string());
                 tokio::spawn(carry(on(&mut request), target, grant, flow, shared.clone()));
-                Response::new(Body::empty())
+                let mut response = Response::new(Body::empty());
+                let status = ProxyStatus::new(&shared.config.domain);
+                let status = status.next_hop(hop.as_deref().unwrap_or_default());
+                if let Ok(status) = HeaderValue::from_str(status.value()) {
+                    response.headers_mut().insert(proxy_status::NAME, status);
+                }
+                response
             }
             Err(refusal) => refused(shared, refusal.error.status(), &refusal),
         },
@@ -163,7 +170,7 @@ fn refused(shared: &Everything, status: u16, refusal: &Refusal) -> Response<Body
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let status = refusal.proxy_status(&shared.config.domain);
     if let Ok(status) = HeaderValue::from_str(&status) {
-        response.headers_mut().insert("proxy-status", status);
+        response.headers_mut().insert(proxy_status::NAME, status);
     }
     // RFC 9931: a refused CONNECT ends an HTTP/1.1 connection; what follows might be meant for
     // the target.

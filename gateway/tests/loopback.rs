@@ -234,3 +234,78 @@ async fn a_removed_account_loses_its_tunnels_and_a_reload_keeps_the_others() {
     assert_eq!(fresh.answer(stream).await.0, "200", "with the new certificate");
     assert!(gateway.log().contains("were read again"));
 }
+
+/// What curl says, with the gateway's authority and address.
+fn curl(gateway: &Gateway, args: &[&str]) -> String {
+    let resolve = format!("site.test:{}:127.0.0.1", gateway.addr.port());
+    let output = std::process::Command::new("curl")
+        .args(["-sS", "-i", "--max-time", "10", "--resolve", &resolve, "--cacert"])
+        .arg(gateway.dir.path().join("ca.pem"))
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn the_site_and_connect_over_http_1_and_2() {
+    let gateway = Gateway::start("");
+    let url = format!("https://site.test:{}/", gateway.addr.port());
+    let offer = format!("alt-svc: h3=\":{}\"", gateway.addr.port());
+    for (version, status) in [("--http1.1", "HTTP/1.1 200"), ("--http2", "HTTP/2 200")] {
+        let answer = curl(&gateway, &[version, &url]);
+        assert!(answer.starts_with(status), "{answer}");
+        assert!(answer.contains(&offer) && answer.contains("<!"), "{answer}");
+        assert!(curl(&gateway, &[version, &format!("{url}nothing")]).contains(" 404"));
+    }
+    // Through the gateway to a plain server on loopback, by CONNECT.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ninside");
+        }
+    });
+    let proxy = format!("https://site.test:{}", gateway.addr.port());
+    let ca = gateway.dir.path().join("ca.pem");
+    let through = |token: &str| {
+        let user = format!("alice:{token}");
+        let ca = ca.to_str().unwrap();
+        let proxy =
+            ["--proxytunnel", "--proxy", &proxy, "--proxy-cacert", ca, "--proxy-user", &user];
+        curl(&gateway, &[&proxy[..], &[target.as_str()]].concat())
+    };
+    let answer = through(&gateway.token);
+    assert!(answer.contains("inside") && answer.contains("next-hop"), "{answer}");
+    // A stranger meets the site's 404, and nothing that smells of a proxy.
+    let answer = through("wrong");
+    assert!(answer.contains("HTTP/1.1 404") && !answer.contains("inside"), "{answer}");
+    assert!(!answer.to_lowercase().contains("proxy-"), "{answer}");
+}
+
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let gateway = Gateway::start("");
+    let dir = gateway.dir.path();
+    let config = std::fs::read_to_string(dir.join("gateway.toml")).unwrap();
+    let run = |config: &str, command: &str| {
+        std::fs::write(dir.join("gateway.toml"), config).unwrap();
+        let output = common::command(dir).arg(command).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(run(&config, "check").0, Some(0));
+    let (code, error) = run(&config, "run");
+    assert_eq!(code, Some(1));
+    assert!(error.contains("listen") && error.contains("ss -"), "port in use: {error}");
+    let (_, error) = run(&config.replace("cert.pem", "none.pem"), "check");
+    assert!(error.contains("none.pem") && error.contains("[tls]"), "{error}");
+    let (_, error) = run(&config.replace("site.test", "other.test"), "check");
+    assert!(error.contains("not for other.test"), "{error}");
+    let (_, error) = run(&config.replace("user = \"root\"", "user = \"nobody-at-all\""), "check");
+    assert!(error.contains("no such user"), "{error}");
+    let (_, error) = run(&config.replace("ip = false", "ipp = false"), "check");
+    assert!(error.contains("gateway.toml:") && error.contains("unknown field `ipp`"), "{error}");
+}

@@ -266,8 +266,11 @@ impl IpFlow {
     }
 
     /// A newer session has the addresses now: packets still on their way here are let through.
-    pub(crate) fn retire(&mut self) {
+    pub(crate) fn retire(&mut self, ctx: &mut Ctx) {
         self.session.retire();
+        if let Some(slot) = self.slot {
+            ctx.forget(slot, self.key);
+        }
     }
 
     /// Once the path's size is known and IPv6's least does not fit, IPv6 is taken back: a link that

@@ -413,7 +413,7 @@ impl Streams {
     pub(super) fn retire(&mut self, key: Key) {
         let peer = self.peers.get_mut(&key.0);
         if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&key.1)) {
-            flow.retire();
+            flow.retire(&mut self.ctx);
         }
     }
 

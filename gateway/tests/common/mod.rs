@@ -59,10 +59,11 @@ pub fn command(dir: &Path) -> Command {
 impl Gateway {
     /// Starts one without CONNECT-IP; `tunnel` is more of the `[tunnel]` section.
     pub fn start(tunnel: &str) -> Self {
-        Self::start_with(tunnel, "kind = \"sample\"")
+        Self::start_with(&format!("ip = false\nallow = [\"127.0.0.1\"]\n{tunnel}"))
     }
 
-    pub fn start_with(tunnel: &str, site: &str) -> Self {
+    /// Starts one with this `[tunnel]` section.
+    pub fn start_with(tunnel: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         certificate(dir.path(), "site.test");
         let at = |name: &str| dir.path().join(name);
@@ -70,9 +71,8 @@ impl Gateway {
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let config = format!(
             "domain = \"site.test\"\nlisten = \"{addr}\"\nuser = \"root\"\nworkers = 2\n\
-             state_dir = {:?}\n[tls]\ncert = {:?}\nkey = {:?}\n[site]\n{site}\n\
-             [accounts]\nfile = {:?}\n[admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"debug\"\n\
-             [tunnel]\nip = false\nallow = [\"127.0.0.1\"]\n{tunnel}\n",
+             state_dir = {:?}\n[tls]\ncert = {:?}\nkey = {:?}\n[accounts]\nfile = {:?}\n[admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"bauta_gateway=debug\"\n\
+             [tunnel]\n{tunnel}\n",
             at("state"),
             at("cert.pem"),
             at("key.pem"),
@@ -85,17 +85,15 @@ impl Gateway {
         let link = String::from_utf8(output.stdout).unwrap();
         let token = link.trim().strip_prefix("bauta://").unwrap().split('@').next().unwrap();
         let token = token.to_owned();
-        let log = std::fs::File::create(at("log")).unwrap();
-        let mut child =
-            command(dir.path()).arg("run").stderr(log).stdout(Stdio::null()).spawn().unwrap();
-        for _ in 0..200 {
-            if std::net::TcpStream::connect(admin).is_ok() {
-                return Self { child, dir, addr, admin, token };
-            }
-            assert!(child.try_wait().unwrap().is_none(), "{}", read(&at("log")));
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        panic!("the gateway did not start: {}", read(&at("log")));
+        let child = spawn(dir.path(), admin);
+        Self { child, dir, addr, admin, token }
+    }
+
+    /// Kills it and starts it again, in the same folder.
+    pub fn crash_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.dir.path(), self.admin);
     }
 
     pub fn log(&self) -> String {
@@ -115,17 +113,35 @@ impl Gateway {
 
     /// What the admin address answers.
     pub fn admin(&self, path: &str) -> String {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(self.admin).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        ask(self.admin, path).unwrap()
     }
 
     pub async fn connect(&self) -> Client {
         Client::connect(self.addr, &self.dir.path().join("ca.pem")).await
     }
+}
+
+fn spawn(dir: &Path, admin: SocketAddr) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut child = command(dir).arg("run").stderr(log).stdout(Stdio::null()).spawn().unwrap();
+    for _ in 0..200 {
+        if ask(admin, "/healthz").is_some_and(|answer| answer.contains(" 200 ")) {
+            return child;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "{}", read(&dir.join("log")));
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    panic!("the gateway did not start: {}", read(&dir.join("log")));
+}
+
+fn ask(admin: SocketAddr, path: &str) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(admin).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 fn read(path: &Path) -> String {
@@ -283,6 +299,20 @@ impl Client {
             (":scheme", "https"),
             (":authority", "site.test"),
             (":path", &path),
+            ("capsule-protocol", "?1"),
+            ("authorization", &format!("Bearer {token}")),
+        ];
+        self.request(&fields, false)
+    }
+
+    /// Asks for an unlimited CONNECT-IP tunnel.
+    pub fn connect_ip(&mut self, token: &str) -> u64 {
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "connect-ip"),
+            (":scheme", "https"),
+            (":authority", "site.test"),
+            (":path", "/.well-known/masque/ip/*/*/"),
             ("capsule-protocol", "?1"),
             ("authorization", &format!("Bearer {token}")),
         ];
