@@ -65,6 +65,14 @@ impl Dialer {
         Self { policy, lookups: Semaphore::new(MAX_LOOKUPS), dns_timeout, connect_timeout }
     }
 
+    /// Tells it this machine's addresses, if they changed.
+    pub fn set_own(&self, own: Vec<IpAddr>) {
+        let policy = self.policy.load();
+        if policy.own != own {
+            self.policy.store(Arc::new(Policy { own, ..Policy::clone(&policy) }));
+        }
+    }
+
     /// Where tunnels may go.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()

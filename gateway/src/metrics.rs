@@ -120,6 +120,8 @@ pub struct Counters {
     pub ip_drops: [Count; DropReason::COUNT],
     /// Datagrams CONNECT-UDP sessions dropped, by [`UdpDrop::index`].
     pub udp_drops: [Count; UdpDrop::ALL.len()],
+    /// Packets the TUN did not take or give, set from its own count.
+    pub tun_drops: Count,
     /// UDP datagrams that reached the wrong worker and were handed over.
     pub foreign: Count,
 }
@@ -242,6 +244,8 @@ impl Collector for Metrics {
         let rows: Vec<_> = UdpDrop::ALL.iter().map(|w| (w.as_str(), dropped(w))).collect();
         let about = ("connect_udp_dropped_packets", "Datagrams CONNECT-UDP sessions dropped");
         self.family(e, about, true, "why", &rows)?;
+        let rows = [("tun", self.sum(|c| c.tun_drops.get()))];
+        self.family(e, ("tun_dropped_packets", "Packets the TUN lost"), true, "by", &rows)?;
         let rows = [("cid", self.sum(|c| c.foreign.get()))];
         self.family(e, ("handed_over", "Datagrams for sibling workers"), true, "by", &rows)
     }

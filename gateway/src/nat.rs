@@ -56,19 +56,32 @@ pub fn ruleset(tunnel: &Tunnel, plan: &Plan) -> String {
 pub struct Nat {
     tun: String,
     before: Switches,
+    removed: bool,
+}
+
+impl Drop for Nat {
+    fn drop(&mut self) {
+        if !self.removed
+            && let Err(error) = self.remove()
+        {
+            tracing::error!("{error:#}");
+        }
+    }
 }
 
 impl Nat {
     /// Puts rules and switches in place, after undoing what a crash left.
     pub fn install(tunnel: &Tunnel, plan: &Plan, state_dir: &Path) -> Result<Self> {
         nft(&ruleset(tunnel, plan)).context("setting the forwarding rules")?;
-        let mut before = Switches::recall(state_dir);
-        before.turn_on(plan).context("switching forwarding on")?;
-        Ok(Self { tun: tunnel.name.clone(), before })
+        let before = Switches::recall(state_dir);
+        let mut nat = Self { tun: tunnel.name.clone(), before, removed: false };
+        nat.before.turn_on(plan).context("switching forwarding on")?;
+        Ok(nat)
     }
 
-    /// Removes the rules and restores the switches.
+    /// Removes the rules and restores the switches; so does dropping it.
     pub fn remove(&mut self) -> Result<()> {
+        self.removed = true;
         let table = table(&self.tun);
         // Naming the table first makes the deletion succeed even if somebody removed it already.
         let rules = nft(&format!("table {table}\ndelete table {table}\n"));

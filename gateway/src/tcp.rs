@@ -22,6 +22,7 @@ use crate::dial::Refusal;
 use crate::metrics::Kind;
 use crate::router::{Credentials, Route, route};
 use crate::shared::Everything;
+use crate::tunnel::tcp::{Meter, relay};
 
 /// Time for requests to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -141,7 +142,7 @@ async fn open(
 /// Copies both ways until both are at their end, one fails, or the account is gone.
 async fn carry(
     upgraded: OnUpgrade,
-    mut target: TcpStream,
+    target: TcpStream,
     grant: Grant,
     flow: FlowGuard,
     shared: Everything,
@@ -149,8 +150,8 @@ async fn carry(
     let Ok(client) = upgraded.await else { return };
     let tunnels = &shared.metrics.tcp.tunnels[Kind::Tcp as usize];
     tunnels.add_shared(1);
-    let mut client = TokioIo::new(client);
-    let copy = tokio::io::copy_bidirectional(&mut client, &mut target);
+    let meter = Meter::new(&grant, shared.metrics.tcp.clone());
+    let copy = relay(TokioIo::new(client), target, &meter);
     let withdrawn = async {
         while shared.accounts.stands(&grant, clock::unix_time()) {
             tokio::time::sleep(Duration::from_secs(1)).await;

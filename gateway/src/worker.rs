@@ -35,6 +35,9 @@ pub const MAILBOX: usize = 1024;
 /// How often idle flows and withdrawn accounts are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Time for the last packets to leave once a worker was told to stop.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Things told by tasks that are dealt with in one turn.
 const TOLD: usize = 256;
 
@@ -156,7 +159,8 @@ struct Worker {
     tun_batch: Option<TunBatch>,
     next_tick: Instant,
     tickets: TicketKey,
-    stopping: bool,
+    /// When it ends at the latest, once it was told to.
+    ends: Option<Instant>,
 }
 
 impl Worker {
@@ -184,7 +188,7 @@ impl Worker {
             tun_batch: Some(TunBatch::new()),
             next_tick: clock::now() + TICK,
             tickets: parts.keys.tickets,
-            stopping: false,
+            ends: None,
         })
     }
 
@@ -192,7 +196,8 @@ impl Worker {
         let mut woken = Woken::Ready;
         loop {
             self.turn(woken);
-            if self.stopping && self.endpoint.is_empty() {
+            let over = |ends| self.endpoint.is_empty() || clock::now() >= ends;
+            if self.ends.is_some_and(over) {
                 return Ok(());
             }
             // Others on this thread have their turn, and the reactor looks at every socket.
@@ -205,7 +210,8 @@ impl Worker {
     /// starves another.
     async fn wait(&mut self) -> io::Result<Woken> {
         let deadlines = [self.endpoint.timeout(), self.streams.ctx.next_deadline()];
-        let due = deadlines.into_iter().flatten().fold(self.next_tick, Instant::min);
+        let deadlines = deadlines.into_iter().flatten().chain(self.ends);
+        let due = deadlines.fold(self.next_tick, Instant::min);
         let Self { endpoint, streams, mailbox, what, hungry, .. } = self;
         let tun = async {
             match &streams.ctx.tun {
@@ -254,6 +260,7 @@ impl Worker {
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.streams.ctx.policy = self.streams.ctx.shared.dialer.policy();
             for key in self.streams.ended(now) {
                 self.with(key, |streams, conn| streams.withdraw(conn, key.1));
             }
@@ -304,7 +311,7 @@ impl Worker {
                 match ctx::quic_config(&certificate, &self.tickets) {
                     Ok(quic) => self.endpoint.set_server_config(quic),
                     Err(error) => {
-                        tracing::error!(%error, "the new certificate is of no use to QUIC")
+                        tracing::error!(%error, "the new certificate is of no use to QUIC");
                     }
                 }
             }
@@ -317,7 +324,7 @@ impl Worker {
     }
 
     fn stop(&mut self) {
-        self.stopping = true;
+        self.ends = Some(self.streams.ctx.now + FAREWELL);
         self.streams.close_all();
         let ids: Vec<_> = self.endpoint.ids().collect();
         for id in ids {

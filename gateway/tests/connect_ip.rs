@@ -2,6 +2,7 @@
 //!
 //! Each test runs itself again inside a namespace that holds gateway and client; another one behind
 //! a veth pair is the Internet. Without root there is nothing to test with, and they say so.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod common;
 
@@ -234,6 +235,34 @@ fn a_newer_session_takes_the_address_over_and_a_restart_remembers_it() {
         gateway.crash_and_restart();
         let again = Tunnel::open(&gateway, &wish).await;
         assert_eq!(v4(again.v4), own);
+    });
+}
+
+#[test]
+fn an_ordinary_user_serves_and_cleans_up() {
+    in_a_world("an_ordinary_user_serves_and_cleans_up", async || {
+        let gateway = Gateway::start_as("nobody", TUNNEL);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().to_owned()
+        };
+        assert_eq!(field("Uid:"), "65534");
+        assert_eq!(field("CapEff:"), format!("{:016x}", 1 << 12), "CAP_NET_ADMIN alone");
+        let mut tunnel = Tunnel::open(&gateway, &[]).await;
+        tunnel.send(&echo_v4(v4(tunnel.v4), HOST, b"as nobody"));
+        assert!(tunnel.hears(b"as nobody", SECOND).await);
+        gateway.signal(nix::sys::signal::Signal::SIGHUP);
+        tokio::time::sleep(SECOND / 2).await;
+        assert!(gateway.log().contains("were read again"), "{}", gateway.log());
+        let leases = gateway.dir.path().join("state/leases.json");
+        tokio::time::sleep(SECOND).await;
+        assert!(std::fs::read_to_string(leases).unwrap().contains("alice"));
+        assert_eq!(gateway.stop(), 0);
+        let forward = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        assert_eq!(forward.trim(), "0");
+        let output = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
     });
 }
 

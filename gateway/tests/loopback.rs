@@ -1,4 +1,5 @@
 //! The real gateway on loopback, over HTTP/3, without CONNECT-IP and without root's doings.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod common;
 
@@ -203,6 +204,61 @@ async fn connect_carries_a_stream_with_back_pressure() {
     let stream = client.request(&fields, false);
     assert_eq!(client.answer(stream).await.0, "502");
     assert!(client.heard.field(stream, "proxy-status").unwrap().contains("connection_refused"));
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_through_an_upstream() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::{BufRead, BufReader, Read, Write};
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(&stream);
+            let mut length = 0;
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                let lower = line.to_lowercase();
+                if let Some(n) = lower.strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let _ = (&stream).write_all(head.as_bytes());
+            let _ = std::io::copy(&mut reader.take(length), &mut &stream);
+        }
+    });
+    let site = format!("[site]\nkind = \"upstream\"\nurl = \"http://127.0.0.1:{port}\"");
+    let gateway = Gateway::start(&site);
+    let mut client = gateway.connect().await;
+    let sent: Vec<u8> = (0..3_000_000u32).map(|i| (i % 241) as u8).collect();
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", "site.test"),
+        (":path", "/echo"),
+        ("content-length", "3000000"),
+    ];
+    let stream = client.request(&fields, false);
+    client.conn().send_body(stream, sent.clone().into(), true);
+    let (status, body) = client.answer(stream).await;
+    assert_eq!(status, "200");
+    assert!(body == sent, "{} bytes", body.len());
+}
+
+#[tokio::test]
+async fn an_accounts_rate_holds_for_datagrams() {
+    let gateway = Gateway::start("rate = \"8mbit\"");
+    let mut client = gateway.connect().await;
+    let stream = client.connect_udp(udp_echo(), &gateway.token);
+    client.until(|heard| heard.heads.contains_key(&stream)).await;
+    for _ in 0..400 {
+        client.conn().send_datagram(stream, &[0], &[7; 1000]).unwrap();
+    }
+    client.run(Duration::from_millis(500), |_| false).await;
+    let came = client.heard.datagrams.len();
+    assert!((50..300).contains(&came), "{came} of 400 kB at once, 100 ms of 1 MB/s admitted");
+    assert!(!gateway.admin("/metrics").contains("why=\"rate\"} 0\n"));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const MAX_TOKENS: usize = 64;
 pub(super) fn run(command: User, config: &Config) -> Result<()> {
     match command {
         User::Add { name, limits, quiet } => {
-            let token = add(config, &name, limits)?;
+            let token = add(config, &name, &limits)?;
             show(config, &token, quiet)
         }
         User::List => list(config),
@@ -26,10 +26,10 @@ pub(super) fn run(command: User, config: &Config) -> Result<()> {
     }
 }
 
-fn add(config: &Config, name: &str, limits: Limits) -> Result<String> {
+fn add(config: &Config, name: &str, limits: &Limits) -> Result<String> {
     check_name(name).map_err(|e| anyhow!(e))?;
     let (token, hash) = new_token().context("no randomness")?;
-    let Limits { sessions, rate, expires } = limits;
+    let &Limits { sessions, rate, expires } = limits;
     let entry = Entry { name: name.into(), tokens: vec![hash], sessions, rate, expires };
     if expires.is_some() && entry.expiry().is_none() {
         bail!("--expires must be a date, or a date and time ending in Z");
@@ -120,9 +120,9 @@ mod tests {
     fn an_account_lives_from_add_to_remove() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        let token = add(&config, "alice", NO_LIMITS).unwrap();
-        assert!(add(&config, "alice", NO_LIMITS).unwrap_err().to_string().contains("exists"));
-        assert!(add(&config, "a b", NO_LIMITS).is_err());
+        let token = add(&config, "alice", &NO_LIMITS).unwrap();
+        assert!(add(&config, "alice", &NO_LIMITS).unwrap_err().to_string().contains("exists"));
+        assert!(add(&config, "a b", &NO_LIMITS).is_err());
         let second = issue(&config, "alice", false).unwrap();
         let accounts = Accounts::load(config.accounts.file.clone(), None).unwrap();
         let known = |token: &str| {

@@ -15,10 +15,10 @@ use tokio::time::{Interval, interval, timeout};
 use super::{nonblocking, redirect, reload};
 use crate::admin;
 use crate::pool::LeaseFile;
-use crate::shared::Everything;
+use crate::shared::{Everything, own_addresses};
 use crate::worker::{Message, SessionInfo};
 
-/// How often the accounts file is looked at and changed leases are written.
+/// How often the accounts file and our addresses are looked at and changed leases are written.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long workers may take to answer or to end.
@@ -109,6 +109,7 @@ impl Control {
                 Err(error) => tracing::error!("the accounts in force stay: {error}"),
             }
         }
+        self.shared.dialer.set_own(own_addresses());
         remember(&self.shared, &self.leases);
     }
 

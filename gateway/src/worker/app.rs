@@ -109,10 +109,11 @@ impl App for Streams {
             Event::Reset { stream, code } | Event::Stopped { stream, code } => {
                 self.cancelled(conn, stream, code);
             }
-            Event::Writable { stream } => match self.flow(conn, stream) {
-                Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) => pipe.writable(),
-                _ => {}
-            },
+            Event::Writable { stream } => {
+                if let Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) = self.flow(conn, stream) {
+                    pipe.writable();
+                }
+            }
             Event::PathMtu { .. } => {
                 for key in self.ip_sessions() {
                     if key.0 == conn.id() {
@@ -311,7 +312,13 @@ impl Streams {
                 self.answered(conn, stream, receiving);
             }
             What::Abort(code) => self.end(conn, stream, End::Abort(code)),
-            What::Done => self.remove(conn, stream),
+            What::Done => {
+                let flow = self.flow(conn, stream);
+                if matches!(flow, Some(Flow::Tcp(_, pipe)) if pipe.is_receiving()) {
+                    conn.stop(stream, H3_NO_ERROR);
+                }
+                self.remove(conn, stream);
+            }
             What::Ready(ready) => self.ready(conn, stream, *ready),
             What::Readable => {
                 let ctx = &mut self.ctx;
@@ -356,7 +363,9 @@ impl Streams {
             Ok(Ready::Tcp(target)) => {
                 let hop = target.peer_addr().ok().map(|target| target.ip().to_string());
                 conn.respond(stream, accepted(domain, hop.as_deref(), false), false);
-                let pipe = Pipe::start(key, &self.ctx.told, ended, |ends| tcp::copy(target, ends));
+                let meter = tcp::Meter::new(&owner.grant, self.ctx.counters.clone());
+                let pipe =
+                    Pipe::start(key, &self.ctx.told, ended, |ends| tcp::copy(target, ends, meter));
                 self.insert(key, Flow::Tcp(owner, pipe));
             }
             Ok(Ready::Ip(scope)) => {

@@ -31,7 +31,6 @@ pub(crate) struct Told {
 
 impl Told {
     /// Both channels.
-    #[expect(clippy::type_complexity, reason = "a constructor of three ends")]
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<(Key, What)>, mpsc::UnboundedReceiver<Key>)
     {
         let (what, what_receiver) = mpsc::unbounded_channel();
@@ -119,13 +118,16 @@ impl Ctx {
     }
 
     pub(super) fn flush_tun(&mut self) {
-        if let Some(tun) = &mut self.tun
-            && tun.queued() > 0
+        let Some(tun) = &mut self.tun else { return };
+        if tun.queued() > 0
             && let Err(error) = tun.flush()
         {
             tracing::error!(%error, "the TUN is gone; CONNECT-IP carries nothing until a restart");
             self.tun = None;
+            return;
         }
+        let drops = tun.drops();
+        self.counters.tun_drops.set(drops.malformed + drops.full + drops.refused);
     }
 }
 

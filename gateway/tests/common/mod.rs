@@ -64,13 +64,22 @@ impl Gateway {
 
     /// Starts one with this `[tunnel]` section.
     pub fn start_with(tunnel: &str) -> Self {
+        Self::start_as("root", tunnel)
+    }
+
+    /// Starts one that becomes `user`.
+    pub fn start_as(user: &str, tunnel: &str) -> Self {
+        let user = format!("user = \"{user}\"");
         let dir = tempfile::tempdir().unwrap();
+        // The user has to get at the certificate and the accounts.
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), all).unwrap();
         certificate(dir.path(), "site.test");
         let at = |name: &str| dir.path().join(name);
         let addr: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let config = format!(
-            "domain = \"site.test\"\nlisten = \"{addr}\"\nuser = \"root\"\nworkers = 2\n\
+            "domain = \"site.test\"\nlisten = \"{addr}\"\n{user}\nworkers = 2\n\
              state_dir = {:?}\n[tls]\ncert = {:?}\nkey = {:?}\n[accounts]\nfile = {:?}\n[admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"bauta_gateway=debug\"\n\
              [tunnel]\n{tunnel}\n",
             at("state"),
@@ -94,6 +103,10 @@ impl Gateway {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.child = spawn(self.dir.path(), self.admin);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {
