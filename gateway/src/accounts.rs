@@ -73,15 +73,20 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Reads `path`; a missing file is an empty one. `default_rate` in bits a second.
-    pub fn load(path: PathBuf, default_rate: Option<u64>) -> Result<Self, FileError> {
-        let accounts = Self {
-            path,
-            default_rate,
+    /// No accounts at all, for a gateway without tunnels. A look-up takes as long as ever.
+    pub fn none() -> Self {
+        Self {
+            path: PathBuf::new(),
+            default_rate: None,
             book: ArcSwap::default(),
             usage: Mutex::default(),
             seen: Mutex::default(),
-        };
+        }
+    }
+
+    /// Reads `path`; a missing file is an empty one. `default_rate` in bits a second.
+    pub fn load(path: PathBuf, default_rate: Option<u64>) -> Result<Self, FileError> {
+        let accounts = Self { path, default_rate, ..Self::none() };
         accounts.reload()?;
         Ok(accounts)
     }

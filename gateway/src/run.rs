@@ -93,7 +93,11 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         tunnel.connect_timeout.0,
     );
     let shared: Everything = Arc::new(Shared {
-        accounts: Accounts::load(config.accounts.file.clone(), tunnel.rate.map(|rate| rate.0))?,
+        accounts: if tunnel.enabled {
+            Accounts::load(config.accounts.file.clone(), tunnel.rate.map(|rate| rate.0))?
+        } else {
+            Accounts::none()
+        },
         templates: start::templates(config)?,
         dialer,
         pool,

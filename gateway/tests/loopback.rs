@@ -58,6 +58,15 @@ async fn a_wrong_token_meets_the_website() {
 }
 
 #[tokio::test]
+async fn with_tunnels_switched_off_even_a_good_token_meets_the_website() {
+    let gateway = Gateway::start("enabled = false");
+    let mut client = gateway.connect().await;
+    let stream = client.connect_udp(9, &gateway.token);
+    assert_eq!(client.answer(stream).await.0, "404");
+    assert!(client.heard.field(stream, "proxy-status").is_none());
+}
+
+#[tokio::test]
 async fn connect_udp_carries_datagrams_both_ways() {
     let gateway = Gateway::start("");
     let port = udp_echo();
