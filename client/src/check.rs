@@ -7,7 +7,7 @@ use bauta_masque_io::{App, Connection, Endpoint, EndpointConfig, Event, clock};
 
 use crate::{
     config::Settings,
-    connect::Connector,
+    connect::{Connector, PATIENCE},
     quic,
     resolve::resolve,
     stage::{Failure, Stage},
@@ -66,7 +66,7 @@ async fn probe(settings: &Settings, found: &[std::net::SocketAddr]) -> Result<Pr
     let mut endpoint = Endpoint::client(quic::socket(settings)?, EndpointConfig::default())
         .map_err(|e| Failure::new(Stage::Handshake, e, "this is a fault of the client"))?;
     let mut config = quic::config(settings)?;
-    let mut connector = Connector::new(clock::now(), found, &settings.sni);
+    let mut connector = Connector::new(clock::now(), found, &settings.sni, PATIENCE);
     let mut notes = Notes::default();
     loop {
         let now = clock::now();

@@ -15,6 +15,8 @@ use crate::stage::{Failure, Stage};
 const STAGGER: Duration = Duration::from_millis(300);
 /// How long all of them have together.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for one of many attempts: QUIC repeats itself ever more seldom, a fresh attempt is heard at once.
+pub const RETRY: Duration = Duration::from_secs(3);
 /// H3_REQUEST_CANCELLED would need a request: H3_NO_ERROR (RFC 9114 §8.1).
 const NO_ERROR: u64 = 0x100;
 
@@ -25,19 +27,26 @@ pub struct Connector {
     waiting: VecDeque<SocketAddr>,
     live: Vec<(ConnId, SocketAddr)>,
     next: Instant,
+    patience: Duration,
     deadline: Instant,
     failure: Option<Failure>,
 }
 
 impl Connector {
-    /// Prepares to try `candidates` in order, as `name`.
-    pub fn new(now: Instant, candidates: &[SocketAddr], name: &str) -> Connector {
+    /// Prepares to try `candidates` in order, as `name`, for no longer than `patience`.
+    pub fn new(
+        now: Instant,
+        candidates: &[SocketAddr],
+        name: &str,
+        patience: Duration,
+    ) -> Connector {
         Connector {
             name: name.into(),
             waiting: candidates.iter().copied().collect(),
             live: Vec::new(),
             next: now,
-            deadline: now + PATIENCE,
+            patience,
+            deadline: now + patience,
             failure: None,
         }
     }
@@ -74,7 +83,7 @@ impl Connector {
         }
         let peers: Vec<String> = self.live.iter().map(|(_, addr)| addr.to_string()).collect();
         self.abandon(endpoint, None);
-        Err(self.failure.take().unwrap_or_else(|| Failure::silent(peers.join(", "), PATIENCE)))
+        Err(self.failure.take().unwrap_or_else(|| Failure::silent(peers.join(", "), self.patience)))
     }
 
     /// Whether `id` is an attempt of this connector.
@@ -181,7 +190,7 @@ mod tests {
     #[test]
     fn a_refused_certificate_is_not_hidden_by_a_silent_address() {
         let now = bauta_masque_io::clock::now();
-        let mut connector = Connector::new(now, &[], "vpn.example");
+        let mut connector = Connector::new(now, &[], "vpn.example", PATIENCE);
         connector.live =
             vec![(1, "192.0.2.1:443".parse().unwrap()), (2, "192.0.2.2:443".parse().unwrap())];
         connector.closed(1, &closed(0x100 + 45, false), now);

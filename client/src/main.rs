@@ -24,9 +24,15 @@ fn main() -> ExitCode {
         .init();
     match run(cli) {
         Ok(code) => ExitCode::from(code),
+        // Whoever read the output has had enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "bauta: {error:#}");
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

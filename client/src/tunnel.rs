@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::{
     backoff::Backoff,
     config::Settings,
-    connect::{Connector, explain},
+    connect::{Connector, PATIENCE, RETRY, explain},
     control::{self, Question},
     liveness::{Action, Liveness, MIN_SILENCE},
     quic,
@@ -527,7 +527,9 @@ impl<'a> Tunnel<'a> {
     fn connect(&mut self, now: Instant) -> Result<(), Failure> {
         if self.retry.is_some_and(|at| now >= at) && !self.is_connecting() {
             self.retry = None;
-            self.connector = Some(Connector::new(now, &self.gateways, &self.settings.sni));
+            let patience = if self.was_up { RETRY } else { PATIENCE };
+            self.connector =
+                Some(Connector::new(now, &self.gateways, &self.settings.sni, patience));
         }
         let Some(connector) = &mut self.connector else { return Ok(()) };
         if let Err(failure) = connector.advance(now, &mut self.endpoint, &mut self.quic) {
@@ -590,6 +592,11 @@ impl<'a> Tunnel<'a> {
             failure: self.failure.clone(),
             ..Status::default()
         };
+        if let Some(tun) = &self.sessions.tun {
+            let lost = tun.drops();
+            status.traffic.up_dropped += lost.malformed;
+            status.traffic.down_dropped += lost.full + lost.refused;
+        }
         if let Some(conn) = conn {
             status.rtt_ms = conn.rtt().as_secs_f64() * 1e3;
             status.packets_protected = conn.packets_protected();

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    connect::Connector,
+    connect::{self, Connector},
     headers,
     liveness::{Action, Liveness},
     quic,
@@ -86,6 +86,7 @@ impl Actor {
 
     async fn run(mut self, mut opens: mpsc::Receiver<Open>) {
         let mut closing = false;
+        self.turn(clock::now());
         while !closing {
             let deadline = self.deadline();
             let signal = self.flows.signal.clone();
@@ -243,7 +244,8 @@ impl Actor {
             self.resolving =
                 Some(Box::pin(async move { resolve(&settings.server, &settings.addr).await }));
         } else {
-            self.connector = Some(Connector::new(now, &self.addresses, &self.settings.sni));
+            self.connector =
+                Some(Connector::new(now, &self.addresses, &self.settings.sni, connect::PATIENCE));
         }
     }
 
