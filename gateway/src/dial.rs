@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bauta_masque::filter::Policy;
+use bauta_masque::address::Prefix;
+use bauta_masque::filter::{Policy, Prohibited};
 use bauta_masque::proxy_status::{ProxyError, ProxyStatus};
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
 use tokio::net::TcpStream;
@@ -46,6 +47,12 @@ impl Refusal {
 impl From<ProxyError> for Refusal {
     fn from(error: ProxyError) -> Self {
         Self { error, details: None }
+    }
+}
+
+impl From<Prohibited> for Refusal {
+    fn from(why: Prohibited) -> Self {
+        Self { error: why.into(), details: Some(why.to_string()) }
     }
 }
 
@@ -92,8 +99,17 @@ impl Dialer {
             .collect();
         match (permitted.is_empty(), prohibited) {
             (false, _) => Ok(permitted),
-            (true, Some(why)) => Err(Refusal { error: why.into(), details: Some(why.to_string()) }),
+            (true, Some(why)) => Err(why.into()),
             (true, None) => Err(ProxyError::DnsError.into()),
+        }
+    }
+
+    /// Refuses a prefix of which the policy permits neither end.
+    pub fn permit(&self, prefix: Prefix) -> Result<(), Refusal> {
+        let policy = self.policy.load();
+        match (policy.check(prefix.addr), policy.check(prefix.last())) {
+            (Err(why), Err(_)) => Err(why.into()),
+            _ => Ok(()),
         }
     }
 
@@ -171,8 +187,6 @@ fn refusal(e: &io::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use bauta_masque::address::Prefix;
-
     use super::*;
 
     fn dialer(allow: &[&str]) -> Dialer {

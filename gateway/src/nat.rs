@@ -73,6 +73,10 @@ impl Nat {
     /// Puts rules and switches in place, after undoing what a crash left.
     pub fn install(tunnel: &Tunnel, plan: &Plan, state_dir: &Path) -> Result<Self> {
         nft(&ruleset(tunnel, plan)).context("setting the forwarding rules")?;
+        // ICMP errors of ours enter by the TUN with the gateway's own address as their source, which
+        // the kernel takes for a forgery otherwise. The switch goes with the TUN.
+        write(&format!("ipv4/conf/{}/accept_local", tunnel.name), "1")
+            .context("letting the gateway's ICMP errors through")?;
         let before = Switches::recall(state_dir);
         let mut nat = Self { tun: tunnel.name.clone(), before, removed: false };
         nat.before.turn_on(plan).context("switching forwarding on")?;

@@ -110,7 +110,10 @@ async fn open(ask: Ask, shared: &Everything) -> Result<Ready, Refusal> {
         Ask::ConnectIp { target, ipproto } => {
             let targets = match target {
                 Target::Any => None,
-                Target::Prefix(prefix) => Some(vec![prefix]),
+                Target::Prefix(prefix) => {
+                    dialer.permit(prefix)?;
+                    Some(vec![prefix])
+                }
                 Target::Name(name) => {
                     let found = dialer.resolve(&name).await?;
                     Some(found.into_iter().map(bauta_masque::address::Prefix::host).collect())

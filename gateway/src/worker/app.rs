@@ -86,6 +86,8 @@ impl App for Streams {
             }
             // RFC 9297 §2: a request without datagrams does not take any.
             Some(Flow::Site(_) | Flow::Tcp(..)) => Err(End::Abort(H3_DATAGRAM_ERROR)),
+            // Answered, but the answer has not all left yet.
+            None if conn.queued(stream) > 0 => Err(End::Abort(H3_DATAGRAM_ERROR)),
             None => {
                 ctx.counters.dropped(Dropped::NoStream);
                 Ok(())
