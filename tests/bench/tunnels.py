@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 from scene import net, product
@@ -16,12 +17,13 @@ class Bauta:
     name = "bauta"
 
     def __init__(self, folder):
-        self.folder = Path(folder)
+        self.home = Path(folder)
 
     def missing(self):
         return product.missing()
 
     def up(self, client, gateway):
+        self.folder = Path(tempfile.mkdtemp(dir=self.home))
         self.gateway = product.Gateway(gateway, self.folder / "gateway", mtu=MTU)
         self.client = product.Client(client, self.folder / "client", self.gateway).start()
         self.server, self.daemons = self.gateway.daemon, [self.client.daemon, self.gateway.daemon]
@@ -34,6 +36,7 @@ class Bauta:
 
     def serve(self, gateway):
         """The gateway alone, for clients that come one by one."""
+        self.folder = Path(tempfile.mkdtemp(dir=self.home))
         self.gateway = product.Gateway(gateway, self.folder / "gateway", mtu=MTU, sessions=256)
         self.server = self.gateway.daemon
 

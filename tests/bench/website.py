@@ -5,6 +5,7 @@ number of requests; that they were all answered is read off the interface's coun
 """
 
 import re
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ class Bauta:
         return product.missing()
 
     def serve(self, host, folder, page):
-        gateway = product.Gateway(host, folder / "bauta")
+        gateway = product.Gateway(host, tempfile.mkdtemp(dir=folder))
         self.daemon = gateway.daemon
 
 
