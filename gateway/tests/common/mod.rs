@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bauta_masque_io::tls::{ClientTls, Roots, TransportConfig, quic_client_config};
@@ -24,12 +25,14 @@ pub struct Gateway {
     pub token: String,
 }
 
-/// A free port, TCP and UDP alike, as good as certainly.
+/// A port that is free for TCP and UDP, and that nobody is given by chance: below the range the
+/// system takes its own from.
 pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = tcp.local_addr().unwrap();
-        if std::net::UdpSocket::bind(addr).is_ok() {
+        let n = std::process::id().wrapping_mul(97) + NEXT.fetch_add(1, Ordering::Relaxed);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 10_000 + (n % 20_000) as u16));
+        if std::net::TcpListener::bind(addr).is_ok() && std::net::UdpSocket::bind(addr).is_ok() {
             return addr.port();
         }
     }
