@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 #[cfg(not(target_os = "linux"))]
 use crate::{Attachment, XskRing};
 #[cfg(target_os = "linux")]
@@ -123,7 +123,7 @@ struct Attempt<'a>(&'a mut Vec<Step>);
 
 #[cfg(target_os = "linux")]
 impl Attempt<'_> {
-    fn step<T>(&mut self, stage: Stage, outcome: Result<T, Error>) -> Option<T> {
+    fn step<T>(&mut self, stage: Stage, outcome: Result<T>) -> Option<T> {
         let (value, outcome) = match outcome {
             Ok(value) => (Some(value), Ok(())),
             Err(error) => (None, Err(error)),

@@ -44,7 +44,8 @@ pub struct Attachment {
 
 impl Attachment {
     /// Attaches the program for `filter` to `interface`, in the caller's network namespace. Blocks
-    /// for up to a second while another program is there. Everything passes until a [`ring`](Self::ring) is bound.
+    /// for up to a second while another program is there. Everything passes until a
+    /// [`ring`](Self::ring) is bound.
     pub fn attach(interface: &str, filter: &Filter, mode: Mode) -> Result<Self> {
         let queues = queue_count(interface)?;
         let index = index_of(interface)?;

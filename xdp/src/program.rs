@@ -82,15 +82,8 @@ pub(crate) fn assemble(filter: &Filter, map: BorrowedFd<'_>) -> Vec<Instruction>
     asm.jump_any_set(VALUE, be16(0x3fff), pass); // more fragments, or an offset
     for rule in filter.rules() {
         if let Rule::V4(address, port) = rule {
-            destination(
-                &mut asm,
-                V4_DESTINATION,
-                address.as_ref().map(<[u8; 4]>::as_slice),
-                |asm| {
-                    asm.load(Width::Half, VALUE, DATA, V4_PORT);
-                    asm.jump_equal(VALUE, be16(*port), ours);
-                },
-            );
+            let address = address.as_ref().map(<[u8; 4]>::as_slice);
+            destination(&mut asm, (V4_DESTINATION, address), (V4_PORT, *port), ours);
         }
     }
     asm.jump(pass);
@@ -105,10 +98,7 @@ pub(crate) fn assemble(filter: &Filter, map: BorrowedFd<'_>) -> Vec<Instruction>
     for rule in filter.rules() {
         if let Rule::V6(address, port) = rule {
             let address = address.as_ref().map(<[u8; 16]>::as_slice);
-            destination(&mut asm, V6_DESTINATION, address, |asm| {
-                asm.load(Width::Half, VALUE, DATA, V6_PORT);
-                asm.jump_equal(VALUE, be16(*port), ours);
-            });
+            destination(&mut asm, (V6_DESTINATION, address), (V6_PORT, *port), ours);
         }
     }
 
@@ -132,20 +122,21 @@ fn need(asm: &mut Assembler, bytes: i32, pass: Label) {
     asm.jump_greater(LIMIT, DATA_END, pass);
 }
 
-/// Runs `then` if the destination at `offset` is `address`, or whatever it is if that is `None`.
+/// Leaves for `ours` if the frame has these at these offsets; `None` is any address.
 fn destination(
     asm: &mut Assembler,
-    offset: i16,
-    address: Option<&[u8]>,
-    then: impl FnOnce(&mut Assembler),
+    (address_at, address): (i16, Option<&[u8]>),
+    (port_at, port): (i16, u16),
+    ours: Label,
 ) {
     let other = asm.label();
     let words = address.unwrap_or_default().as_chunks::<4>().0;
-    for (offset, word) in (offset..).step_by(4).zip(words) {
-        asm.load(Width::Word, VALUE, DATA, offset);
+    for (at, word) in (address_at..).step_by(4).zip(words) {
+        asm.load(Width::Word, VALUE, DATA, at);
         asm.jump_unequal(VALUE, i32::from_ne_bytes(*word), other);
     }
-    then(asm);
+    asm.load(Width::Half, VALUE, DATA, port_at);
+    asm.jump_equal(VALUE, be16(port), ours);
     asm.bind(other);
 }
 
