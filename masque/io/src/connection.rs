@@ -14,6 +14,7 @@ use tracing::{debug, trace};
 use crate::buffers::{Buffers, DatagramBuf};
 use crate::cid::Cid;
 use crate::endpoint::{App, ConnId};
+use crate::tls::MAX_REQUESTS;
 use outgoing::{Outgoing, Piece, Progress};
 
 /// A stream whose queue was above this many bytes and falls to it is reported writable again.
@@ -445,6 +446,8 @@ impl Connection {
             };
             if stream < self.seen_streams {
                 app.datagram(self, stream, &mut buf.bytes_mut()[prefix..]);
+            } else if self.is_server && stream >= self.seen_streams + 4 * MAX_REQUESTS {
+                return self.close(datagram::H3_ID_ERROR, b"");
             } else if self.is_server && self.early.len() < EARLY_DATAGRAMS {
                 let mut early = DatagramBuf::take();
                 early.extend(&buf.as_ref()[prefix..]);

@@ -264,3 +264,15 @@ async fn a_restarted_server_ends_old_connections_at_once() {
     assert!(clock::now() - begun < Duration::from_secs(2));
     assert!(!pair.on_client.closed.as_ref().unwrap().timed_out);
 }
+
+#[tokio::test]
+async fn rule_7_a_datagram_for_a_stream_beyond_the_limit_ends_the_connection() {
+    let mut pair = Pair::connected(EndpointConfig::default()).await;
+    pair.until(|p| p.client.get(p.conn).unwrap().path_mtu_settled()).await;
+    let beyond = 4 * bauta_masque_io::tls::MAX_REQUESTS;
+    pair.client.get(pair.conn).unwrap().send_datagram(beyond, &[0], b"x").unwrap();
+    pair.client.touch(pair.conn);
+    pair.until(|p| p.on_client.closed.is_some()).await;
+    let closed = pair.on_client.closed.clone().unwrap();
+    assert_eq!((closed.by_peer, closed.code), (true, bauta_masque::datagram::H3_ID_ERROR));
+}

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Requests a client may have open at once; quiche allows one more for each that ends.
+pub const MAX_REQUESTS: u64 = 1024;
+
 /// Transport parameters and queue lengths of a QUIC connection (RFC 9000 §18.2).
 ///
 /// The defaults suit a website and tunnels alike: windows for about 1 Gbit/s at 100 ms, and nothing
@@ -49,7 +52,7 @@ impl TransportConfig {
             max_connection_window: 32 << 20,
             initial_max_stream_data: 1 << 20,
             max_stream_window: 8 << 20,
-            initial_max_streams_bidi: 1000,
+            initial_max_streams_bidi: MAX_REQUESTS,
             initial_max_streams_uni: 8,
             active_connection_id_limit: 8,
             datagram_recv_queue: 4096,
