@@ -72,13 +72,14 @@ impl Connector {
                     self.next = now + STAGGER;
                 }
                 Err(e) => {
-                    self.failure =
-                        Some(Failure::new(Stage::Handshake, e, "is the name in the link right?"))
+                    let failure =
+                        Failure::new(Stage::Handshake, e, "is the name in the link right?");
+                    self.failure = Some(failure);
                 }
             }
         }
-        let silent = now >= self.deadline;
-        if !silent && !(self.live.is_empty() && self.waiting.is_empty()) {
+        let exhausted = self.live.is_empty() && self.waiting.is_empty();
+        if now < self.deadline && !exhausted {
             return Ok(());
         }
         let peers: Vec<String> = self.live.iter().map(|(_, addr)| addr.to_string()).collect();

@@ -30,7 +30,7 @@ pub async fn socks(listener: TcpListener, dialer: Dialer) {
         tokio::task::spawn_local(async move {
             match timeout(HANDSHAKE, socks::accept(&mut local)).await {
                 Ok(Ok(socks::Request::Connect(target))) => {
-                    drop(socks_connect(local, dialer, target).await)
+                    drop(socks_connect(local, dialer, target).await);
                 }
                 Ok(Ok(socks::Request::UdpAssociate)) => drop(associate(local, dialer).await),
                 Ok(Err(error)) => debug!(%error, "SOCKS"),
@@ -155,7 +155,7 @@ pub async fn http(listener: TcpListener, dialer: Dialer) {
                 Ok(Ok(request)) => drop(http_request(local, dialer, request).await),
                 Ok(Err(http_proxy::HttpProxyError::Io(_))) | Err(_) => {}
                 Ok(Err(error)) => {
-                    drop(answer(&mut local, error.status(), &error.to_string()).await)
+                    drop(answer(&mut local, error.status(), &error.to_string()).await);
                 }
             }
         });

@@ -348,8 +348,9 @@ impl<'a> Tunnel<'a> {
 
     fn again(&mut self, failure: &Failure, now: Instant) {
         let wait = self.backoff.next_wait();
-        warn!(%failure, retry_in = ?wait, "connection lost");
-        self.failure = Some(format!("{}: {}", failure.stage, failure.what));
+        let what = format!("{}: {}", failure.stage, failure.what);
+        warn!(retry_in = ?wait, "{what}");
+        self.failure = Some(what);
         self.retry = Some(now + wait);
     }
 

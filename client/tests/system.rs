@@ -1,6 +1,7 @@
 //! Routes, firewall, name servers and their undoing on the real kernel, each test in namespaces of its own.
 //!
 //! They need root; without it they say so and pass.
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 use std::{
     fs,

@@ -150,14 +150,10 @@ impl Flows {
 
     fn fail(&mut self, key: Key, why: DialError) {
         match self.flows.remove(&key) {
-            Some(Flow::Asked { open, .. }) => {
-                if let Some(open) = open {
-                    refuse(open, why);
-                }
-            }
+            Some(Flow::Asked { open: Some(open), .. }) => refuse(open, why),
             Some(Flow::Tcp { pipe, .. }) => pipe.borrow_mut().fail(io::ErrorKind::ConnectionReset),
             Some(Flow::Udp { packets, .. }) => packets.fail(io::ErrorKind::ConnectionReset),
-            None => {}
+            Some(Flow::Asked { open: None, .. }) | None => {}
         }
     }
 

@@ -286,7 +286,7 @@ impl App for Sessions {
             Event::Data { stream } => self.data(conn, stream),
             Event::Finished { stream } => self.ended(conn, stream, "ended"),
             Event::Reset { stream, .. } | Event::Stopped { stream, .. } => {
-                self.ended(conn, stream, "aborted")
+                self.ended(conn, stream, "aborted");
             }
             Event::PathMtu { .. } => self.notes.push(Note::PathMtu(id)),
             Event::Migrated => self.notes.push(Note::Migrated),
