@@ -5,8 +5,10 @@
 //! old one is listened to for a while. Reconnecting is the same with no current one, and with the interface,
 //! routes, firewall and addresses left as they are, so that nothing leaks meanwhile.
 
+mod report;
 mod session;
 mod sessions;
+mod start;
 mod system;
 
 use std::{
@@ -29,14 +31,14 @@ use crate::{
     control::{self, Question},
     liveness::{Action, Liveness, MIN_SILENCE},
     quic,
-    resolve::resolve,
     stage::{Failure, Progress, Stage},
     state::{Folder, Held, Lease},
-    status::{Phase, Status},
+    status::Phase,
     watch,
 };
 use session::{MIN_IPV6, Session, Step};
 use sessions::{Note, Sessions};
+use start::{gateways, hold};
 use system::{System, Wanted, state_failure};
 
 /// How long the old session is listened to after a hand-over: what is on its way arrives.
@@ -54,55 +56,6 @@ pub async fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<(),
     let mut tunnel = Tunnel::new(settings, held, gateways, progress)?;
     let outcome = tunnel.run().await;
     tunnel.finish(outcome).await
-}
-
-fn hold(folder: &Folder, settings: &Settings) -> Result<Held, Failure> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Failure::new(
-            Stage::Privileges,
-            "`up` needs root: it makes an interface, routes and firewall rules",
-            "run it with sudo, or use `bauta proxy` or `bauta forward`, which need nothing",
-        ));
-    }
-    match folder.hold() {
-        Ok(Some(held)) => Ok(held),
-        Ok(None) => Err(Failure::new(
-            Stage::Privileges,
-            format_args!("a tunnel named {} is up already", settings.name),
-            "`bauta status` shows it, `bauta down` ends it; `name` in the configuration makes a second one",
-        )),
-        Err(e) => Err(state_failure(&e)),
-    }
-}
-
-/// The gateway's addresses. After a run that died the kill switch still stands and no name can be resolved: its
-/// addresses are used again.
-async fn gateways(
-    held: &mut Held,
-    settings: &Settings,
-    progress: &mut dyn Progress,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let server = settings.server.to_string();
-    let left = held.state().clone();
-    if !left.changes.is_empty() {
-        progress.notice(format_args!(
-            "taking over from a run that did not end in order (process {})",
-            left.pid
-        ));
-        if left.server == server {
-            held.take_over().await;
-        } else {
-            held.restore().await;
-        }
-    }
-    let found = if left.server == server && !left.changes.is_empty() && settings.addr.is_empty() {
-        left.gateways
-    } else {
-        resolve(&settings.server, &settings.addr).await?
-    };
-    let list = found.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
-    progress.done(Stage::Resolve, format_args!("{} is {list}", settings.server.host));
-    Ok(found)
 }
 
 struct Tunnel<'a> {
@@ -568,46 +521,6 @@ impl<'a> Tunnel<'a> {
             self.retry = Some(now);
         }
         Ok(())
-    }
-
-    fn status(&mut self, now: Instant) -> Status {
-        let applied = self.system.applied().cloned();
-        let current = self.sessions.current;
-        let peer = self.sessions.current().map(|s| s.peer);
-        let conn = current.and_then(|id| self.endpoint.get(id));
-        let mut status = Status {
-            name: self.settings.name.clone(),
-            pid: std::process::id(),
-            phase: self.phase,
-            phase_seconds: now.saturating_duration_since(self.since).as_secs(),
-            server: self.settings.server.to_string(),
-            gateway: peer,
-            local: self.local,
-            full: self.system.full(),
-            kill_switch: self.system.drops(),
-            traffic: self.sessions.traffic,
-            packet_limit: self.settings.packet_limit,
-            handovers: self.handovers,
-            reconnects: self.reconnects,
-            migrations: self.migrations,
-            failure: self.failure.clone(),
-            ..Status::default()
-        };
-        if let Some(tun) = &self.sessions.tun {
-            let lost = tun.drops();
-            status.traffic.up_dropped += lost.malformed;
-            status.traffic.down_dropped += lost.full + lost.refused;
-        }
-        if let Some(conn) = conn {
-            status.rtt_ms = conn.rtt().as_secs_f64() * 1e3;
-            status.packets_protected = conn.packets_protected();
-        }
-        if let Some(applied) = applied {
-            (status.addresses, status.routes, status.dns) =
-                (applied.addresses, applied.routes, applied.dns);
-            status.mtu = applied.mtu;
-        }
-        status
     }
 
     /// Says farewell and puts everything back. After a fault nobody wished for, the firewall stays: this machine

@@ -1,0 +1,49 @@
+//! What a running tunnel says about itself.
+
+use std::time::Instant;
+
+use super::Tunnel;
+use crate::status::Status;
+
+impl Tunnel<'_> {
+    /// A snapshot for `bauta status`.
+    pub(super) fn status(&mut self, now: Instant) -> Status {
+        let applied = self.system.applied().cloned();
+        let current = self.sessions.current;
+        let peer = self.sessions.current().map(|s| s.peer);
+        let conn = current.and_then(|id| self.endpoint.get(id));
+        let mut status = Status {
+            name: self.settings.name.clone(),
+            pid: std::process::id(),
+            phase: self.phase,
+            phase_seconds: now.saturating_duration_since(self.since).as_secs(),
+            server: self.settings.server.to_string(),
+            gateway: peer,
+            local: self.local,
+            full: self.system.full(),
+            kill_switch: self.system.drops(),
+            traffic: self.sessions.traffic,
+            packet_limit: self.settings.packet_limit,
+            handovers: self.handovers,
+            reconnects: self.reconnects,
+            migrations: self.migrations,
+            failure: self.failure.clone(),
+            ..Status::default()
+        };
+        if let Some(tun) = &self.sessions.tun {
+            let lost = tun.drops();
+            status.traffic.up_dropped += lost.malformed;
+            status.traffic.down_dropped += lost.full + lost.refused;
+        }
+        if let Some(conn) = conn {
+            status.rtt_ms = conn.rtt().as_secs_f64() * 1e3;
+            status.packets_protected = conn.packets_protected();
+        }
+        if let Some(applied) = applied {
+            (status.addresses, status.routes, status.dns) =
+                (applied.addresses, applied.routes, applied.dns);
+            status.mtu = applied.mtu;
+        }
+        status
+    }
+}
