@@ -26,6 +26,8 @@ pub const HIGH_WATER: usize = 256 * 1024;
 const EARLY_DATAGRAMS: usize = 64;
 /// AEAD_LIMIT_REACHED (RFC 9001 section 6.6): a key has protected as many packets as it may.
 pub const AEAD_LIMIT_REACHED: u64 = 0x0f;
+/// Bytes of UDP payload that every path of QUIC carries (RFC 9000 section 14).
+const MIN_PATH_MTU: usize = 1200;
 
 pub(crate) type Quic = quiche::Connection<Buffers>;
 
@@ -150,6 +152,10 @@ pub struct Connection {
     established: bool,
     is_server: bool,
     limited: bool,
+    /// The largest UDP payload known to pass, bytes.
+    path_mtu: usize,
+    /// The connection has moved to a path that quiche does not measure.
+    moved: bool,
 }
 
 impl Connection {
@@ -167,6 +173,8 @@ impl Connection {
             established: false,
             is_server,
             limited: false,
+            path_mtu: MIN_PATH_MTU,
+            moved: false,
         }
     }
 
@@ -272,6 +280,12 @@ impl Connection {
         context: &[u8],
         payload: &[u8],
     ) -> Result<(), DatagramError> {
+        if self.moved
+            && let Some(max) = self.max_datagram_payload(stream)
+            && context.len() + payload.len() > max
+        {
+            return Err(DatagramError::TooLarge { max });
+        }
         let mut prefix = [0; 8];
         let n = bauta_masque::varint::write(datagram::quarter_stream_id(stream), &mut prefix);
         let mut buf = DatagramBuf::take();
@@ -301,7 +315,8 @@ impl Connection {
     /// Largest HTTP Datagram payload (context id included) that the path carries now; `None` while
     /// the peer has not enabled datagrams.
     pub fn max_datagram_payload(&self, stream: u64) -> Option<usize> {
-        let max = self.quic.dgram_max_writable_len()?;
+        let over = self.quic.max_send_udp_payload_size().saturating_sub(self.packet_limit());
+        let max = self.quic.dgram_max_writable_len()?.checked_sub(over)?;
         max.checked_sub(bauta_masque::varint::len(datagram::quarter_stream_id(stream)))
     }
 
@@ -317,7 +332,21 @@ impl Connection {
 
     /// Whether path MTU discovery has come to its end on the path in use.
     pub fn path_mtu_settled(&self) -> bool {
-        self.quic.pmtu().is_some()
+        self.moved || self.quic.pmtu().is_some()
+    }
+
+    /// Moves to another local address (RFC 9000 section 9).
+    pub(crate) fn migrate(&mut self, local: SocketAddr) -> quiche::Result<()> {
+        self.quic.migrate_source(local)?;
+        self.moved = true;
+        Ok(())
+    }
+
+    /// The largest packet to let quiche write, bytes. It discovers the MTU of a connection's first
+    /// path only, and would fill packets of any other up to the configured maximum; what passed on
+    /// the first is the best guess there is.
+    pub(crate) fn packet_limit(&self) -> usize {
+        if self.moved { self.path_mtu } else { usize::MAX }
     }
 
     /// Sends something that the peer has to acknowledge.
@@ -460,9 +489,13 @@ impl Connection {
         while let Some(event) = self.quic.path_event_next() {
             match event {
                 quiche::PathEvent::PmtuUpdated { pmtu, .. } => {
+                    self.path_mtu = pmtu;
                     app.event(self, Event::PathMtu { udp_payload: pmtu });
                 }
-                quiche::PathEvent::PeerMigrated(..) => app.event(self, Event::Migrated),
+                quiche::PathEvent::PeerMigrated(..) => {
+                    self.moved = true;
+                    app.event(self, Event::Migrated);
+                }
                 quiche::PathEvent::Validated(..) if !self.is_server => {
                     app.event(self, Event::Migrated);
                 }

@@ -295,7 +295,7 @@ impl Endpoint {
         self.local = socket.local_addr();
         self.socket = socket;
         for (id, conn) in &mut self.conns {
-            if let Err(error) = conn.quic.migrate_source(self.local) {
+            if let Err(error) = conn.migrate(self.local) {
                 debug!(conn = id, %error, "the connection cannot migrate");
             }
             self.touched.push(*id);

@@ -60,7 +60,8 @@ impl Train {
         from_fixed: bool,
     ) -> bool {
         loop {
-            let (n, info) = match conn.quic.send(&mut self.buf[self.len..self.len + MAX_PACKET]) {
+            let room = conn.packet_limit().min(MAX_PACKET);
+            let (n, info) = match conn.quic.send(&mut self.buf[self.len..self.len + room]) {
                 Ok(written) => written,
                 Err(quiche::Error::Done) => return self.depart(socket),
                 Err(error) => {
