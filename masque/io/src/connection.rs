@@ -1,5 +1,7 @@
 //! One QUIC connection with HTTP/3 on it.
 
+mod drive;
+mod event;
 mod outgoing;
 
 use std::collections::{HashMap, VecDeque};
@@ -9,12 +11,11 @@ use std::time::{Duration, Instant};
 use bauta_masque::datagram;
 use bytes::Bytes;
 use quiche::h3::{self, Header};
-use tracing::{debug, trace};
 
 use crate::buffers::{Buffers, DatagramBuf};
 use crate::cid::Cid;
-use crate::endpoint::{App, ConnId};
-use crate::tls::MAX_REQUESTS;
+use crate::endpoint::ConnId;
+pub use event::{Closed, DatagramError, Event, StreamError};
 use outgoing::{Outgoing, Piece, Progress};
 
 /// A stream whose queue was above this many bytes and falls to it is reported writable again.
@@ -30,113 +31,6 @@ pub const AEAD_LIMIT_REACHED: u64 = 0x0f;
 const MIN_PATH_MTU: usize = 1200;
 
 pub(crate) type Quic = quiche::Connection<Buffers>;
-
-/// What happened on a connection, in the order in which it happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The handshake is done and HTTP/3 is up.
-    Established,
-    /// The peer's SETTINGS are known.
-    Settings,
-    /// A request's headers at a server; a response's, or trailers, at either.
-    Headers {
-        /// The request stream.
-        stream: u64,
-        /// Pseudo headers first, as they came.
-        headers: Vec<Header>,
-        /// Nothing follows.
-        fin: bool,
-    },
-    /// Body bytes wait: call [`Connection::recv_body`] until it returns 0, or no other such event
-    /// comes for the stream.
-    Data {
-        /// The request stream.
-        stream: u64,
-    },
-    /// The peer ended its side of the stream, and all its data was read.
-    Finished {
-        /// The request stream.
-        stream: u64,
-    },
-    /// The peer reset its side of the stream.
-    Reset {
-        /// The request stream.
-        stream: u64,
-        /// HTTP/3 error code.
-        code: u64,
-    },
-    /// The peer wants no more of our side of the stream; what was queued is gone.
-    Stopped {
-        /// The request stream.
-        stream: u64,
-        /// HTTP/3 error code.
-        code: u64,
-    },
-    /// A stream's queue has fallen from above [`HIGH_WATER`] to [`LOW_WATER`].
-    Writable {
-        /// The request stream.
-        stream: u64,
-    },
-    /// The largest UDP payload that the path carries has changed.
-    PathMtu {
-        /// Bytes of UDP payload.
-        udp_payload: usize,
-    },
-    /// The connection lives on another path: the peer's address or our own has changed.
-    Migrated,
-    /// The peer takes no new requests on this connection.
-    GoAway,
-    /// The connection is gone; the last event.
-    Closed(Closed),
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Closed {
-    /// The peer closed it.
-    pub by_peer: bool,
-    /// `code` is an HTTP/3 code, not one of QUIC's own.
-    pub app: bool,
-    /// The error code.
-    pub code: u64,
-    /// The reason given with it.
-    pub reason: String,
-    /// Nothing was heard for the idle time.
-    pub timed_out: bool,
-    /// The handshake had been completed.
-    pub established: bool,
-}
-
-/// Why a datagram was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DatagramError {
-    /// It does not fit in a packet of the path.
-    #[error("the datagram is larger than the {max} bytes that the path carries")]
-    TooLarge {
-        /// Largest payload, context id included.
-        max: usize,
-    },
-    /// The send queue is full: the path is slower than the source.
-    #[error("the datagram queue is full")]
-    Full,
-    /// The connection is closed or not yet established.
-    #[error("the connection is not open")]
-    Closed,
-    /// The peer has not enabled HTTP Datagrams.
-    #[error("the peer does not take HTTP Datagrams")]
-    Unsupported,
-}
-
-/// Why a request was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StreamError {
-    /// Stream or flow-control limits: try again later.
-    #[error("the peer allows no further stream at the moment")]
-    Blocked,
-    /// The connection is closing or not established.
-    #[error("the connection takes no requests")]
-    Closed,
-}
 
 /// One QUIC connection with HTTP/3 on it.
 pub struct Connection {
@@ -397,133 +291,6 @@ impl Connection {
         if !self.limited && self.packets_protected() >= limit {
             self.limited = true;
             let _ = self.quic.close(false, AEAD_LIMIT_REACHED, b"");
-        }
-    }
-
-    /// Tells `app` all that happened since the last call and moves queued stream data on.
-    pub(crate) fn drive(&mut self, h3_config: &h3::Config, app: &mut impl App) {
-        if !self.established {
-            if !self.quic.is_established() {
-                return;
-            }
-            self.established = true;
-            match h3::Connection::with_transport(&mut self.quic, h3_config) {
-                Ok(h3) => self.h3 = Some(h3),
-                Err(error) => {
-                    debug!(conn = self.id, %error, "HTTP/3 did not start");
-                    return self.close(datagram::H3_INTERNAL_ERROR, b"");
-                }
-            }
-            app.event(self, Event::Established);
-        }
-        self.poll_h3(app);
-        self.poll_datagrams(app);
-        self.poll_paths(app);
-        self.poll_writable(app);
-    }
-
-    fn poll_h3(&mut self, app: &mut impl App) {
-        while let Some(h3) = self.h3.as_mut() {
-            let polled = h3.poll(&mut self.quic);
-            if !self.settings_seen && h3.peer_settings_raw().is_some() {
-                self.settings_seen = true;
-                app.event(self, Event::Settings);
-            }
-            match polled {
-                Ok((stream, event)) => self.tell(stream, event, app),
-                Err(h3::Error::Done) => break,
-                Err(error) => {
-                    // quiche has closed the connection with the right code already.
-                    trace!(conn = self.id, %error, "HTTP/3 error");
-                    break;
-                }
-            }
-        }
-    }
-
-    fn tell(&mut self, stream: u64, event: h3::Event, app: &mut impl App) {
-        match event {
-            h3::Event::Headers { list, more_frames } => {
-                self.seen_streams = self.seen_streams.max(stream + 4);
-                app.event(self, Event::Headers { stream, headers: list, fin: !more_frames });
-                self.replay_early(stream, app);
-            }
-            h3::Event::Data => app.event(self, Event::Data { stream }),
-            h3::Event::Finished => app.event(self, Event::Finished { stream }),
-            h3::Event::Reset(code) => app.event(self, Event::Reset { stream, code }),
-            h3::Event::GoAway => app.event(self, Event::GoAway),
-            h3::Event::PriorityUpdate => {}
-        }
-    }
-
-    fn replay_early(&mut self, stream: u64, app: &mut impl App) {
-        for _ in 0..self.early.len() {
-            let Some((id, mut buf)) = self.early.pop_front() else { break };
-            if id == stream {
-                app.datagram(self, stream, buf.bytes_mut());
-            } else {
-                self.early.push_back((id, buf));
-            }
-        }
-    }
-
-    fn poll_datagrams(&mut self, app: &mut impl App) {
-        while let Ok(mut buf) = self.quic.dgram_recv_buf() {
-            let (stream, prefix) = match datagram::decode(buf.as_ref()) {
-                Ok(decoded) => decoded,
-                Err(_) => return self.close(datagram::H3_DATAGRAM_ERROR, b""),
-            };
-            if stream < self.seen_streams {
-                app.datagram(self, stream, &mut buf.bytes_mut()[prefix..]);
-            } else if self.is_server && stream >= self.seen_streams + 4 * MAX_REQUESTS {
-                return self.close(datagram::H3_ID_ERROR, b"");
-            } else if self.is_server && self.early.len() < EARLY_DATAGRAMS {
-                let mut early = DatagramBuf::take();
-                early.extend(&buf.as_ref()[prefix..]);
-                self.early.push_back((stream, early));
-            }
-        }
-    }
-
-    fn poll_paths(&mut self, app: &mut impl App) {
-        while let Some(event) = self.quic.path_event_next() {
-            match event {
-                quiche::PathEvent::PmtuUpdated { pmtu, .. } => {
-                    self.path_mtu = pmtu;
-                    app.event(self, Event::PathMtu { udp_payload: pmtu });
-                }
-                quiche::PathEvent::PeerMigrated(..) => {
-                    self.moved = true;
-                    app.event(self, Event::Migrated);
-                }
-                quiche::PathEvent::Validated(..) if !self.is_server => {
-                    app.event(self, Event::Migrated);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn poll_writable(&mut self, app: &mut impl App) {
-        if self.outgoing.is_empty() {
-            return;
-        }
-        while let Some(stream) = self.quic.stream_writable_next() {
-            let Some(h3) = self.h3.as_mut() else { return };
-            let Some(out) = self.outgoing.get_mut(&stream) else { continue };
-            let progress = match self.quic.stream_capacity(stream) {
-                Err(quiche::Error::StreamStopped(code)) => Progress::Stopped(code),
-                _ => out.write(h3, &mut self.quic, stream),
-            };
-            match progress {
-                Progress::Ended => drop(self.outgoing.remove(&stream)),
-                Progress::Stopped(code) => {
-                    self.outgoing.remove(&stream);
-                    app.event(self, Event::Stopped { stream, code });
-                }
-                Progress::Open { writable: true } => app.event(self, Event::Writable { stream }),
-                Progress::Open { writable: false } => {}
-            }
         }
     }
 
