@@ -5,9 +5,9 @@
 //! turn of its loop with [`Endpoint::flush`]:
 //!
 //! 1. `handle_readable` takes batches from the socket, finds each datagram's connection by its
-//!    connection id ([`receive`]) and lets quiche decrypt it;
+//!    connection id (`receive`) and lets quiche decrypt it;
 //! 2. every connection touched that way tells the [`App`] what happened;
-//! 3. `flush` packs what the connections have to say into GSO trains ([`transmit`]), and arms timers.
+//! 3. `flush` packs what the connections have to say into GSO trains (`transmit`), and arms timers.
 
 mod receive;
 mod transmit;
