@@ -301,11 +301,7 @@ impl Worker {
             Message::Foreign(foreign) => {
                 self.endpoint.handle_foreign(foreign, &mut self.streams);
             }
-            Message::Packets(packets) => {
-                for mut packet in packets {
-                    self.deliver(&mut packet, None);
-                }
-            }
+            Message::Packets(packets) => self.take_over(packets),
             Message::Retire(holder) => self.streams.retire((holder.conn, holder.stream)),
             Message::Certificate(certificate) => {
                 match ctx::quic_config(&certificate, &self.tickets) {

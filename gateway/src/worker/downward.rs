@@ -18,10 +18,8 @@ impl Worker {
         match tun.try_recv(&mut batch) {
             Ok(_) => {
                 let mut elsewhere = Elsewhere::new();
-                batch.for_each(|packet| self.deliver(packet, Some(&mut elsewhere)));
-                for (worker, packets) in elsewhere {
-                    self.streams.ctx.send(worker, Message::Packets(packets));
-                }
+                batch.for_each(|packet| self.deliver(packet, &mut elsewhere));
+                self.hand_over(elsewhere);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -32,25 +30,40 @@ impl Worker {
         self.tun_batch = Some(batch);
     }
 
-    /// Gives a packet to its session here, or, from a TUN queue of our own, to a sibling's.
-    pub(super) fn deliver(&mut self, packet: &mut [u8], elsewhere: Option<&mut Elsewhere>) {
+    /// Takes packets from a sibling's TUN queue.
+    pub(super) fn take_over(&mut self, packets: Vec<Vec<u8>>) {
+        let mut elsewhere = Elsewhere::new();
+        for mut packet in packets {
+            self.deliver(&mut packet, &mut elsewhere);
+        }
+        self.hand_over(elsewhere);
+    }
+
+    fn hand_over(&self, elsewhere: Elsewhere) {
+        for (worker, packets) in elsewhere {
+            self.streams.ctx.send(worker, Message::Packets(packets));
+        }
+    }
+
+    /// Gives a packet to its session, here or on a sibling. Who has the lease now decides, not who
+    /// had it when the packet was handed over: sessions move, and nothing is lost on the way.
+    fn deliver(&mut self, packet: &mut [u8], elsewhere: &mut Elsewhere) {
         let ctx = &mut self.streams.ctx;
         let pool = ctx.shared.pool.as_ref();
         let slot = pool.and_then(|pool| Some((pool, pool.plan.slot(destination(packet)?)?)));
         let Some((pool, slot)) = slot else { return ctx.counters.dropped(Dropped::NoSession) };
-        if let Some(key) = ctx.by_slot.get(&slot).copied() {
-            if let Some(conn) = self.endpoint.get(key.0) {
-                self.streams.deliver(conn, key.1, packet);
-                self.endpoint.touch(key.0);
+        match pool.routes.worker(slot) {
+            Some(worker) if worker != ctx.id => {
+                return elsewhere.entry(worker).or_default().push(packet.to_vec());
             }
-            return;
+            _ => {}
         }
-        match (pool.routes.worker(slot), elsewhere) {
-            (Some(worker), Some(elsewhere)) if worker != ctx.id => {
-                elsewhere.entry(worker).or_default().push(packet.to_vec());
-            }
-            _ => ctx.counters.dropped(Dropped::NoSession),
-        }
+        let key = ctx.by_slot.get(&slot).copied();
+        let Some((key, conn)) = key.and_then(|key| Some((key, self.endpoint.get(key.0)?))) else {
+            return ctx.counters.dropped(Dropped::NoSession);
+        };
+        self.streams.deliver(conn, key.1, packet);
+        self.endpoint.touch(key.0);
     }
 }
 
