@@ -190,9 +190,11 @@ impl World {
 
     fn arrive(&mut self, now: Instant, to: End, what: Carried) {
         match (to, what) {
-            (End::Proxy, Carried::Stream(bytes)) => self.proxy.handle_stream(now, &bytes).unwrap(),
+            (End::Proxy, Carried::Stream(bytes)) => {
+                self.proxy.handle_stream(now, &bytes).unwrap();
+            }
             (End::Client, Carried::Stream(bytes)) => {
-                self.client.handle_stream(now, &bytes).unwrap()
+                self.client.handle_stream(now, &bytes).unwrap();
             }
             (End::Proxy, Carried::Datagram(mut payload)) => {
                 match self.proxy.handle_datagram(now, &mut payload, &self.policy) {
