@@ -178,16 +178,23 @@ impl<'a> Tunnel<'a> {
         if self.sessions.may_send(&mut self.endpoint) {
             self.sessions.send_batch(&mut self.endpoint).map_err(|e| interface_gone(&e))?;
         }
+        // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
+        self.flush_tun()?;
         self.act(now).await?;
         self.endpoint.flush(now, &mut self.sessions);
-        if let Some(tun) = &mut self.sessions.tun {
-            tun.flush().map_err(|e| interface_gone(&e))?;
-        }
+        self.flush_tun()?;
         if !self.sessions.notes.is_empty() {
             self.act(now).await?;
             self.endpoint.flush(now, &mut self.sessions);
         }
         Ok(())
+    }
+
+    fn flush_tun(&mut self) -> Result<(), Failure> {
+        match &mut self.sessions.tun {
+            Some(tun) if tun.queued() > 0 => tun.flush().map(drop).map_err(|e| interface_gone(&e)),
+            _ => Ok(()),
+        }
     }
 
     fn deadline(&mut self) -> Instant {

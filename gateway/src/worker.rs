@@ -272,6 +272,8 @@ impl Worker {
         for key in self.streams.ctx.up.take_broken() {
             self.with(key, |streams, conn| streams.withdraw(conn, key.1));
         }
+        // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
+        self.streams.ctx.flush_tun();
         self.endpoint.flush(now, &mut self.streams);
         self.streams.ctx.flush_tun();
     }
