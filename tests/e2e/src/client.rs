@@ -89,10 +89,13 @@ impl Client {
         Ok(command)
     }
 
-    /// Gives a command this client's environment.
+    /// Gives a command this client's environment; `BAUTA_E2E_LOG` is its log level.
     pub fn surround(&self, command: &mut Command) {
         command.env("BAUTA_CONFIG", &self.config).env("BAUTA_STATE_DIR", &self.state);
         command.env("BAUTA_LINK", &self.link).env_remove("RUST_LOG");
+        if let Ok(level) = std::env::var("BAUTA_E2E_LOG") {
+            command.env("RUST_LOG", level);
+        }
     }
 
     /// Runs `bauta WORDS` to its end.

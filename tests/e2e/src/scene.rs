@@ -5,10 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use bauta_lab::addresses::{GATEWAY_V4, GATEWAY_V6, INTERNET_V4};
 use bauta_lab::{Namespace, Topology, TopologyBuilder};
 
 use crate::client::Client;
-use crate::gateway::Gateway;
+use crate::gateway::{DOMAIN, Gateway};
 
 /// No test takes longer: then everything in its namespaces is killed, and what waits for it fails.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -88,12 +89,15 @@ pub struct Scene {
 impl Scene {
     fn new(setting: Setting) -> Result<Self> {
         let topology = setting.topology.build()?;
+        topology.gateway.resolvers(&[&INTERNET_V4.to_string()])?;
         let mut gateway =
             Gateway::new(&topology.gateway, &setting.gateway, &setting.tunnel, &setting.tables)?;
         let mut clients = Vec::new();
+        let hosts = format!("127.0.0.1 localhost\n{GATEWAY_V4} {DOMAIN}\n{GATEWAY_V6} {DOMAIN}\n");
         for (n, ns) in topology.clients.iter().enumerate() {
             // A name server that does not exist: what still asks it, asks past the tunnel.
             ns.resolvers(&["198.51.100.53"])?;
+            ns.etc_file("hosts", &hosts)?;
             let link = gateway.complete(&gateway.add_user(&format!("user-{n}"))?);
             clients.push(Client::new(ns, n, link, &setting.client)?);
         }
@@ -118,10 +122,10 @@ impl Scene {
 #[track_caller]
 pub fn play(setting: Setting, test: impl FnOnce(&mut Scene) -> Result<()>) {
     let _turn: MutexGuard<'_, ()> = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut scene = Scene::new(setting).unwrap_or_else(|e| panic!("the scene: {e:?}"));
+    let mut scene = Scene::new(setting).unwrap_or_else(|e| panic!("the scene: {e:#}"));
     let _watchdog = Watchdog::over(&scene.topology);
     if let Err(error) = test(&mut scene) {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 
