@@ -75,6 +75,14 @@ pub enum EndpointError {
     Quic(#[from] quiche::Error),
 }
 
+/// The largest UDP payload worth probing for: what an Ethernet frame carries to this peer, bytes.
+/// Probing for more costs round trips until discovery has come down to it.
+pub(crate) fn largest_payload(peer: SocketAddr) -> usize {
+    const ETHERNET: usize = 1500;
+    const UDP: usize = 8;
+    ETHERNET - UDP - if peer.ip().to_canonical().is_ipv4() { 20 } else { 40 }
+}
+
 /// Whoever uses the connections. Callbacks come in batches and must not block.
 pub trait App {
     /// An HTTP Datagram of a request stream; `payload` begins with the context id.
@@ -175,6 +183,7 @@ impl Endpoint {
         quic: &mut quiche::Config,
     ) -> Result<ConnId, EndpointError> {
         let scid = self.draw_cid();
+        quic.set_max_send_udp_payload_size(largest_payload(peer));
         let conn = quiche::connect_with_buffer_factory(
             Some(server_name),
             &scid.to_quic(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use quiche::{ConnectionId, RecvInfo, Type};
 use tracing::{debug, trace};
 
-use super::{App, ConnId, Endpoint, Foreign};
+use super::{App, ConnId, Endpoint, Foreign, largest_payload};
 use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::steer;
 use crate::udp::Transmit;
@@ -159,6 +159,7 @@ impl Endpoint {
         let token = self.reset_token(&scid)?;
         let config = self.server.as_mut()?;
         config.set_stateless_reset_token(Some(token));
+        config.set_max_send_udp_payload_size(largest_payload(from));
         match quiche::accept_with_buf_factory(&scid.to_quic(), None, to, from, config) {
             Ok(quic) => Some(self.insert(quic, &[scid, original])),
             Err(error) => {
