@@ -1,7 +1,7 @@
 //! A machine behind the tunnel: everything goes through it, and comes back. Needs root.
 
 use anyhow::{Context, Result, ensure};
-use bauta_e2e::{Scene, Setting, dns, echo, files, iperf, play};
+use bauta_e2e::{Finished, SOON, Scene, Setting, dns, echo, files, iperf, play};
 
 const V4: &str = "203.0.113.2";
 const V6: &str = "2001:db8:2::2";
@@ -114,6 +114,36 @@ fn the_internet_sees_the_gateway_and_knows_no_way_to_the_client() {
             let route = scene.internet().run("ip", &["route", "get", &inner.to_string()]);
             ensure!(route.is_err(), "the internet has a route to {inner}: {route:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_link_in_the_environment_or_a_file_is_enough_and_up_may_go_to_the_background() {
+    play(Setting::default(), |scene| {
+        let client = &scene.clients[0];
+        let said = client.bauta(&["up", "--detach"])?.success()?;
+        ensure!(said.contains("The tunnel is up"), "{said}");
+        client.ping(V4, "-c3 -i0.1")?.assert_lossless()?;
+        let status = client.bauta(&["status"])?.success()?;
+        ensure!(status.contains("bauta0: up") && status.contains("kill switch   on"), "{status}");
+        client.bauta(&["down"])?.success()?;
+
+        let file = client.ns.folder().join("link");
+        std::fs::write(&file, &client.link)?;
+        let mut command = client.command(&["up", "--detach", "--link-file"])?;
+        command.arg(&file).env_remove("BAUTA_LINK");
+        Finished::of(client.ns.spawn(command)?, SOON)?.success()?;
+        client.ping(V6, "-c3 -i0.1")?.assert_lossless()?;
+        client.bauta(&["down"])?.success()?;
+
+        // On the command line too, though it does not stay there.
+        let mut command = client.command(&["up", &client.link])?;
+        command.env_remove("BAUTA_LINK");
+        let mut up = client.ns.spawn(command)?;
+        up.wait_for_line("The tunnel is up", SOON)?;
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", up.pid()))?;
+        ensure!(line.contains("bauta") && !line.contains("bauta://"), "{line:?}");
         Ok(())
     });
 }
