@@ -130,11 +130,11 @@ pub fn explain(closed: &Closed, peer: SocketAddr, name: &str) -> Failure {
     match alert {
         _ if closed.timed_out => Failure::silent(peer, PATIENCE),
         // Ours about the gateway's certificate (RFC 8446 §6.2).
-        Some(alert @ (42..=46 | 48 | 49)) if !closed.by_peer => {
+        Some(alert @ (42..=46 | 48 | 49 | 51)) if !closed.by_peer => {
             let why = match alert {
                 44 => "it is revoked",
                 45 => "it is expired or not yet valid",
-                48 => "its authority is not trusted here",
+                48 | 51 => "its authority is not trusted here",
                 _ => "the name, the dates or the authority are wrong",
             };
             Failure::certificate(name, why)

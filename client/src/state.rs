@@ -74,6 +74,7 @@ pub struct Folder {
 pub struct Held {
     folder: Folder,
     state: State,
+    taken_over: bool,
     _lock: Flock<File>,
 }
 
@@ -113,7 +114,7 @@ impl Folder {
             Err((_, e)) => return Err(e.into()),
         };
         let state = self.read("state.json").unwrap_or_default();
-        Ok(Some(Held { folder: self.clone(), state, _lock: lock }))
+        Ok(Some(Held { folder: self.clone(), state, taken_over: false, _lock: lock }))
     }
 
     /// The state as it is on disk, without holding the folder.
@@ -205,7 +206,13 @@ impl Held {
 
     /// Undoes what a run that died left, except the firewall and the name servers: those are replaced without a gap.
     pub async fn take_over(&mut self) -> Vec<String> {
+        self.taken_over = true;
         self.undo(|change| !matches!(change, Change::Firewall { .. } | Change::Dns(_))).await
+    }
+
+    /// Whether something is still in place that a run that died had left.
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over && !self.state.changes.is_empty()
     }
 
     /// Undoes everything, the firewall last, and forgets it. Returns what could not be undone, which stays noted.

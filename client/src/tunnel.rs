@@ -539,7 +539,7 @@ impl<'a> Tunnel<'a> {
         let _ = tokio::time::timeout(FAREWELL, endpoint.writable()).await;
         endpoint.flush(clock::now(), &mut sessions);
         drop(sessions);
-        let taken_over = system.applied().is_none() && !system.held().state().changes.is_empty();
+        let taken_over = system.applied().is_none() && system.held().is_taken_over();
         if outcome.is_err() && (taken_over || was_up && system.drops()) {
             progress.notice(format_args!("the kill switch stays on; `bauta down` lifts it"));
             return outcome;
