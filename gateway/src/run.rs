@@ -138,15 +138,6 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     };
     threads.push(spawn("tcp".into(), work)?);
 
-    tracing::info!(
-        domain = config.domain,
-        listen = %config.listen,
-        workers,
-        files,
-        connect_ip = plan.is_some(),
-        user = user.as_ref().map_or("unchanged", |user| &user.name),
-        "serving"
-    );
     let control = control::Control {
         shared: shared.clone(),
         path: path.to_owned(),
@@ -155,7 +146,18 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         tcp_site,
         ended: ended.1,
     };
-    let outcome = control::run(control, sockets.admin, sockets.http);
+    let serving = || {
+        tracing::info!(
+            domain = config.domain,
+            listen = %config.listen,
+            workers,
+            files,
+            connect_ip = plan.is_some(),
+            user = user.as_ref().map_or("unchanged", |user| &user.name),
+            "serving"
+        );
+    };
+    let outcome = control::run(control, sockets.admin, sockets.http, serving);
     let _ = stop_tcp.send(true);
     for thread in threads {
         let _ = thread.join();

@@ -33,14 +33,17 @@ pub(super) struct Control {
     pub(super) ended: mpsc::Receiver<Result<()>>,
 }
 
-/// Runs until a signal ends it, or a worker fails.
+/// Runs until a signal ends it, or a worker fails. Calls `serving` once everything is in place, the
+/// signals too: whoever reads of it may send one.
 pub(super) fn run(
     mut control: Control,
     admin: Option<TcpListener>,
     http: Option<TcpListener>,
+    serving: impl FnOnce(),
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let signals = Signals::new()?;
         if let Some(listener) = admin {
             let source = Arc::new(Source(control.shared.clone()));
             tokio::spawn(admin::serve(nonblocking(listener)?, source));
@@ -53,7 +56,8 @@ pub(super) fn run(
             };
             tokio::spawn(redirect::serve(nonblocking(listener)?, origin));
         }
-        let outcome = control.watch(Signals::new()?).await;
+        serving();
+        let outcome = control.watch(signals).await;
         control.stop().await;
         outcome
     })
