@@ -209,7 +209,8 @@ impl Connection {
     /// Largest HTTP Datagram payload (context id included) that the path carries now; `None` while
     /// the peer has not enabled datagrams.
     pub fn max_datagram_payload(&self, stream: u64) -> Option<usize> {
-        let over = self.quic.max_send_udp_payload_size().saturating_sub(self.packet_limit());
+        // While quiche looks for the path MTU, and after, it takes what it tries for what passes.
+        let over = self.quic.max_send_udp_payload_size().saturating_sub(self.path_mtu);
         let max = self.quic.dgram_max_writable_len()?.checked_sub(over)?;
         max.checked_sub(bauta_masque::varint::len(datagram::quarter_stream_id(stream)))
     }
