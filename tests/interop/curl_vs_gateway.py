@@ -4,10 +4,11 @@ import sys
 
 from curl_cffi import CurlHttpVersion, requests
 
+# What to ask for, and libcurl's number of the version that answered.
 WANTED = {
-    "h3": (CurlHttpVersion.V3ONLY, 30),
-    "h2": (CurlHttpVersion.V2TLS, 20),
-    "h1": (CurlHttpVersion.V1_1, 11),
+    "h3": (CurlHttpVersion.V3ONLY, CurlHttpVersion.V3),
+    "h2": (CurlHttpVersion.V2TLS, CurlHttpVersion.V2_0),
+    "h1": (CurlHttpVersion.V1_1, CurlHttpVersion.V1_1),
 }
 
 
@@ -17,7 +18,7 @@ def main(name: str, ca: str) -> int:
         why = ""
         try:
             got = requests.get(f"https://{name}/", impersonate="chrome", http_version=version, verify=ca, timeout=5)
-            if got.status_code != 200 or got.http_version not in (number, number // 10) or b"<html" not in got.content.lower():
+            if got.status_code != 200 or got.http_version != number or b"<html" not in got.content.lower():
                 why = f"status {got.status_code}, version {got.http_version}, {len(got.content)} bytes"
             elif label != "h3" and "h3=" not in got.headers.get("alt-svc", ""):
                 why = f"alt-svc: {got.headers.get('alt-svc')!r}"

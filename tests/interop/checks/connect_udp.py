@@ -133,7 +133,7 @@ async def rule_39_datagrams_before_the_answer_do_no_harm(lab: Lab) -> None:
 async def rule_42_too_large_an_answer_leaves_the_tunnel_open(lab: Lab) -> None:
     async with lab.connected() as end:
         stream = await lab.udp(end)
-        stream.send_datagram(b"SIZE 1472")
+        stream.send_datagram(b"FORCE 1472")
         await asyncio.sleep(0.3)
         while not stream.datagrams.empty():
             got = stream.datagrams.get_nowait()

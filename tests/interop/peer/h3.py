@@ -58,6 +58,7 @@ class Stream:
         self.capsules: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self.datagrams: asyncio.Queue[bytes] = asyncio.Queue()
         self.reader = wire.CapsuleReader()
+        self.arrived = asyncio.Event()  # content, an end or an abort came; for whoever clears it
         self.finished = asyncio.Event()
         self.reset: int | None = None
         self.stopped: int | None = None
@@ -215,6 +216,8 @@ class End(QuicConnectionProtocol):
             # "stop sending, I need no more" after a full answer is no abort (RFC 9114 section 4.1)
             if event.error_code != wire.H3_NO_ERROR:
                 stream.gone.set()
+        if stream_of := self.streams.get(getattr(event, "stream_id", -1)):
+            stream_of.arrived.set()
         for http in self.http.handle_event(event):
             if isinstance(http, HeadersReceived):
                 self._headers(self.stream(http.stream_id), http)

@@ -1,7 +1,7 @@
 """A MASQUE proxy over HTTP/3, small and to the letter, to test clients against.
 
 CONNECT-UDP relays from a connected socket. CONNECT-IP assigns one address of each family, advertises every route and
-answers ICMP echo and UDP port 7 by itself, so that it needs neither privileges nor a TUN.
+answers ICMP echo and UDP port 7 by itself, so that it needs neither privileges nor a TUN. Classic CONNECT relays TCP.
 Anybody without the token gets a plain 404. What it sees it prints, one line of JSON an event.
 
     python -m peer.server --listen 127.0.0.1:8443 --cert cert.pem --key key.pem --token T
@@ -64,7 +64,7 @@ class Server:
     async def route(self, stream: Stream) -> None:
         head = stream.headers
         protocol, path = head.get(":protocol"), head.get(":path", "")
-        known = head.get("authorization") == f"Bearer {self.token}"
+        known = f"Bearer {self.token}" in (head.get("authorization"), head.get("proxy-authorization"))
         parts = path.split("/")
         say("request", method=head.get(":method"), protocol=protocol, path=path, authority=head.get(":authority"), known=known,
             capsule_protocol=head.get("capsule-protocol"))
@@ -73,6 +73,8 @@ class Server:
                 return await self.udp(stream, unquote(parts[4]), int(parts[5]))
             if protocol == "connect-ip" and parts[3] == "ip":
                 return await self.ip(stream)
+        if known and head.get(":method") == "CONNECT" and protocol is None:
+            return await self.tcp(stream, *head.get(":authority", "").rsplit(":", 1))
         stream.send_headers([(b":status", b"404"), (b"content-type", b"text/plain")])
         stream.send_raw(b"not here\n", fin=True)
 
@@ -101,6 +103,32 @@ class Server:
         finally:
             socket.close()
         say("udp closed", path=stream.headers[":path"])
+
+    async def tcp(self, stream: Stream, host: str, port: str) -> None:
+        """Classic CONNECT (RFC 9114 section 4.4): bytes both ways."""
+        try:
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError as failed:
+            stream.send_headers([(b":status", b"502")], fin=True)
+            return say("unreachable", why=str(failed))
+        stream.send_headers([(b":status", b"200")])
+
+        async def down() -> None:
+            while data := await reader.read(65536):
+                stream.send_raw(data)
+            stream.send_raw(fin=True)
+
+        back = asyncio.ensure_future(down())
+        self.tasks.add(back)
+        back.add_done_callback(self.tasks.discard)
+        while not stream.finished.is_set() and not stream.gone.is_set():
+            if stream.body:
+                data, stream.body = bytes(stream.body), bytearray()
+                writer.write(data)
+            stream.arrived.clear()
+            await stream.arrived.wait()
+        writer.write(bytes(stream.body))
+        writer.close()
 
     @staticmethod
     async def ended(stream: Stream) -> None:
