@@ -100,6 +100,7 @@ def aioquic(session: Session) -> Iterator[tuple[str, bool, str]]:
     yield from session.lines("client", PYTHON, "client_vs_gateway.py", "--host", GATEWAY, *session.gateway_args(), *targets, *own, *only,
                              timeout=400)  # fmt: skip
     yield from session.lines("client", PYTHON, "curl_vs_gateway.py", SITE, session.path("ca.pem"), timeout=30)
+    yield from session.lines("client", "node", "h2_vs_gateway.mjs", SITE, ORIGIN, ORIGIN_NAME, session.token, session.path("ca.pem"), timeout=20)
 
 
 def chromium(session: Session) -> Iterator[tuple[str, bool, str]]:

@@ -276,3 +276,18 @@ async fn rule_7_a_datagram_for_a_stream_beyond_the_limit_ends_the_connection() {
     let closed = pair.on_client.closed.clone().unwrap();
     assert_eq!((closed.by_peer, closed.code), (true, bauta_masque::datagram::H3_ID_ERROR));
 }
+
+#[tokio::test]
+async fn a_qlog_of_each_connection_is_left_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let qlog_dir = Some(dir.path().to_owned());
+    let config = EndpointConfig { qlog_dir, ..EndpointConfig::default() };
+    let mut pair = Pair::connected(config).await;
+    let stream = pair.get("/1000");
+    pair.until(|p| p.on_client.finished.contains(&stream)).await;
+    drop(pair);
+    let logs: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+    let log = std::fs::read_to_string(&logs[0]).unwrap();
+    assert!(log.contains("qlog_version") && log.contains("packet_sent"), "{log:.200}");
+}
