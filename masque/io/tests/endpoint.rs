@@ -289,5 +289,5 @@ async fn a_qlog_of_each_connection_is_left_on_request() {
     let logs: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(logs.len(), 1, "{logs:?}");
     let log = std::fs::read_to_string(&logs[0]).unwrap();
-    assert!(log.contains("qlog_version") && log.contains("packet_sent"), "{log:.200}");
+    assert!(log.contains("qlog:file") && log.contains("packet_sent"), "{log:.200}");
 }
