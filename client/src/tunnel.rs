@@ -6,10 +6,12 @@
 //! routes, firewall and addresses left as they are, so that nothing leaks meanwhile.
 
 mod report;
+mod rise;
 mod session;
 mod sessions;
 mod start;
 mod system;
+mod upkeep;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,24 +24,23 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     backoff::Backoff,
     config::Settings,
-    connect::{Connector, PATIENCE, RETRY, explain},
+    connect::{Connector, explain},
     control::{self, Question},
-    liveness::{Action, Liveness, MIN_SILENCE},
     quic,
     stage::{Failure, Progress, Stage},
     state::{Folder, Held, Lease},
     status::Phase,
     watch,
 };
-use session::{MIN_IPV6, Session, Step};
+use session::Session;
 use sessions::{Note, Sessions};
 use start::{gateways, hold};
-use system::{System, Wanted, state_failure};
+use system::{System, state_failure};
 
 /// How long the old session is listened to after a hand-over: what is on its way arrives.
 const OVERLAP: Duration = Duration::from_secs(3);
@@ -312,222 +313,6 @@ impl<'a> Tunnel<'a> {
         warn!(retry_in = ?wait, "{what}");
         self.failure = Some(what);
         self.retry = Some(now + wait);
-    }
-
-    /// Moves sessions on that are on their way up, and lets retired ones go.
-    async fn advance(&mut self, now: Instant) -> Result<(), Failure> {
-        let ids: Vec<ConnId> = self.sessions.list.iter().map(|s| s.conn).collect();
-        for id in ids {
-            let Self { endpoint, sessions, .. } = self;
-            let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
-                continue;
-            };
-            if session.retired.is_some_and(|end| now >= end) {
-                conn.close(H3_NO_ERROR, b"");
-                endpoint.touch(id);
-                sessions.remove(id);
-                continue;
-            }
-            if session.is_mtu_known(conn, now) {
-                let mtu = session.mtu(conn);
-                if let Err(failure) = self.ask(id, mtu, now) {
-                    self.lost(id, failure, now)?;
-                }
-                continue;
-            }
-            match session.becomes_ready(now) {
-                Ok(true) => self.promote(id, now).await?,
-                Ok(false) => {}
-                Err(failure) => self.lost(id, failure, now)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn ask(&mut self, id: ConnId, mtu: u16, now: Instant) -> Result<(), Failure> {
-        self.v6 = self.settings.ipv6 && mtu >= MIN_IPV6;
-        if !self.was_up {
-            self.progress
-                .done(Stage::PathMtu, format_args!("packets of {mtu} bytes fit the tunnel"));
-        }
-        if self.settings.ipv6 && !self.v6 {
-            if !self.settings.ipv4 {
-                return Err(Failure::new(
-                    Stage::PathMtu,
-                    format_args!(
-                        "the path carries packets of {mtu} bytes only; IPv6 needs {MIN_IPV6}"
-                    ),
-                    "set `ipv4 = true`, or use another network",
-                ));
-            }
-            self.progress.notice(format_args!(
-                "the path carries packets of {mtu} bytes only and IPv6 needs {MIN_IPV6}: this tunnel is IPv4 alone"
-            ));
-        }
-        let lease = self.lease();
-        let families = (self.settings.ipv4, self.v6);
-        let Self { endpoint, sessions, settings, .. } = self;
-        let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
-            return Ok(());
-        };
-        let asked = session.ask(conn, settings, families, lease, now);
-        endpoint.touch(id);
-        asked
-    }
-
-    /// The addresses held now, or last time.
-    fn lease(&self) -> Lease {
-        match self.system.applied() {
-            Some(applied) => lease_of(&applied.addresses),
-            None => self.system.held().folder().lease(),
-        }
-    }
-
-    /// Sending moves to `id`.
-    async fn promote(&mut self, id: ConnId, now: Instant) -> Result<(), Failure> {
-        if !self.was_up {
-            self.progress.done(Stage::ConnectIp, format_args!("by {}", self.settings.server));
-        }
-        self.apply(id).await?;
-        let old = self.sessions.current.replace(id);
-        match old.and_then(|old| self.sessions.get(old)) {
-            Some(old) => {
-                old.retired = Some(now + OVERLAP);
-                self.handovers += 1;
-                info!(from = old.conn, to = id, "handed over to a fresh connection");
-            }
-            None if self.was_up => {
-                self.reconnects += 1;
-                info!("connected again");
-            }
-            None => {}
-        }
-        if let Some(session) = self.sessions.get(id) {
-            session.liveness = Liveness::new(now, self.settings.keepalive);
-        }
-        if let Err(e) = self.system.held().keep_lease(self.lease()) {
-            warn!(error = %e, "the addresses cannot be remembered");
-        }
-        self.backoff.reset();
-        self.failure = None;
-        self.retry = None;
-        if !std::mem::replace(&mut self.was_up, true) {
-            self.progress.up();
-        }
-        if self.phase != Phase::Up {
-            (self.phase, self.since) = (Phase::Up, now);
-        }
-        Ok(())
-    }
-
-    /// Brings the machine to what the session `id` has been given.
-    async fn apply(&mut self, id: ConnId) -> Result<(), Failure> {
-        let Self { endpoint, sessions, .. } = self;
-        let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
-            return Ok(());
-        };
-        let path = session.mtu(conn);
-        let given = session.given.clone();
-        // Below 1280 the kernel would take IPv6 from the interface; the session moves to one without it first.
-        let has_v6 = given.addresses.iter().any(IpAddr::is_ipv6);
-        let mtu = path.min(self.settings.mtu.unwrap_or(u16::MAX)).max(if has_v6 {
-            MIN_IPV6
-        } else {
-            576
-        });
-        let wanted = Wanted {
-            gateways: self.gateways.clone(),
-            dns: if self.settings.dns.is_empty() { given.dns } else { self.settings.dns.clone() },
-            search: given.search,
-            addresses: given.addresses,
-            routes: given.routes,
-            mtu,
-        };
-        if wanted.addresses.is_empty() {
-            // Everything was taken away: the stream is about to close, and until then nothing may change.
-            return Ok(());
-        }
-        self.system.apply(wanted, &mut self.sessions.tun, self.progress).await
-    }
-
-    /// Looks after the current session: whether it lives, and whether it is time to move on.
-    fn watch(&mut self, now: Instant) -> Result<(), Failure> {
-        let Some(id) = self.sessions.current else { return Ok(()) };
-        let Self { endpoint, sessions, settings, .. } = self;
-        let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
-            return Ok(());
-        };
-        session.liveness.received(now, conn.packets_received());
-        let worn = conn.packets_protected() >= settings.packet_limit / 4 * 3;
-        let narrow =
-            session.given.addresses.iter().any(IpAddr::is_ipv6) && session.mtu(conn) < MIN_IPV6;
-        match session.liveness.action(now, conn.rtt()) {
-            Action::None => {}
-            Action::Ping => {
-                conn.ping();
-                endpoint.touch(id);
-            }
-            Action::Dead => {
-                let failure = Failure::silent(session.peer, MIN_SILENCE);
-                return self.lost(id, failure, now);
-            }
-        }
-        let leaving = session.leaving;
-        if (worn || narrow || leaving) && !self.is_connecting() && self.retry.is_none() {
-            debug!(worn, narrow, leaving, "moving to a fresh connection");
-            self.retry = Some(now);
-        }
-        Ok(())
-    }
-
-    /// Whether a session is on its way up.
-    fn is_connecting(&self) -> bool {
-        self.connector.is_some() || self.sessions.list.iter().any(|s| s.step < Step::Ready)
-    }
-
-    fn connect(&mut self, now: Instant) -> Result<(), Failure> {
-        if self.retry.is_some_and(|at| now >= at) && !self.is_connecting() {
-            self.retry = None;
-            let patience = if self.was_up { RETRY } else { PATIENCE };
-            self.connector =
-                Some(Connector::new(now, &self.gateways, &self.settings.sni, patience));
-        }
-        let Some(connector) = &mut self.connector else { return Ok(()) };
-        if let Err(failure) = connector.advance(now, &mut self.endpoint, &mut self.quic) {
-            self.connector = None;
-            if !self.was_up {
-                return Err(failure);
-            }
-            self.again(&failure, now);
-        }
-        Ok(())
-    }
-
-    /// Addresses or routes of the machine have changed: the connection moves along, or is tried again at once.
-    fn network_changed(&mut self, now: Instant) -> Result<(), Failure> {
-        let peer =
-            self.sessions.current().map(|s| s.peer).or_else(|| self.gateways.first().copied());
-        let Some(local) = peer.and_then(|peer| watch::source(peer, Some(self.settings.mark)))
-        else {
-            return Ok(());
-        };
-        if self.local != Some(local) && self.local.is_some() {
-            info!("the local address has changed; moving the connection");
-            match quic::marked_socket(self.settings) {
-                Ok(socket) => self.endpoint.rebind(socket),
-                Err(failure) => warn!(%failure, "no socket to move to"),
-            }
-            self.migrations += 1;
-            for session in &mut self.sessions.list {
-                session.liveness.moved(now);
-            }
-        }
-        self.local = Some(local);
-        if self.sessions.current.is_none() && self.retry.is_some() {
-            self.backoff.reset();
-            self.retry = Some(now);
-        }
-        Ok(())
     }
 
     /// Says farewell and puts everything back. After a fault nobody wished for, the firewall stays: this machine
