@@ -1,5 +1,7 @@
 //! The streams of a worker's connections, and what happens on them.
 
+mod tunnels;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use bytes::Bytes;
 
 use super::ctx::Ctx;
 use super::pipe::Pipe;
-use super::{Key, SessionInfo, What, site};
+use super::{Key, What, site};
 use crate::accounts::Grant;
 use crate::dial::Refusal;
 use crate::metrics::{Dropped, Kind};
@@ -389,99 +391,5 @@ impl Streams {
         if ended {
             self.finished(conn, stream);
         }
-    }
-
-    /// A packet from the TUN for one of the sessions.
-    #[inline]
-    pub(super) fn deliver(&mut self, conn: &mut Connection, stream: u64, packet: &mut [u8]) {
-        let peer = self.peers.get_mut(&conn.id());
-        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream)) {
-            flow.deliver(conn, packet, &mut self.ctx);
-        }
-    }
-
-    /// A time a session asked for has come.
-    pub(super) fn due(&mut self, conn: &mut Connection, stream: u64) {
-        let peer = self.peers.get_mut(&conn.id());
-        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
-            && let Err(end) = flow.assign_unasked(conn, &mut self.ctx)
-        {
-            self.end(conn, stream, end);
-        }
-    }
-
-    /// See [`IpFlow::check_path`].
-    pub(super) fn check_path(&mut self, conn: &mut Connection, stream: u64) {
-        let peer = self.peers.get_mut(&conn.id());
-        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
-            && let Err(end) = flow.check_path(conn, &mut self.ctx)
-        {
-            self.end(conn, stream, end);
-        }
-    }
-
-    /// A newer session has this one's addresses.
-    pub(super) fn retire(&mut self, key: Key) {
-        let peer = self.peers.get_mut(&key.0);
-        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&key.1)) {
-            flow.retire(&mut self.ctx);
-        }
-    }
-
-    /// Ends a tunnel in order.
-    pub(super) fn withdraw(&mut self, conn: &mut Connection, stream: u64) {
-        if self.flow(conn, stream).is_some() {
-            self.end(conn, stream, End::Fin);
-        }
-    }
-
-    fn each(&self) -> impl Iterator<Item = (Key, &Flow)> {
-        self.peers.iter().flat_map(|(conn, peer)| {
-            peer.streams.iter().map(|(stream, flow)| ((*conn, *stream), flow))
-        })
-    }
-
-    /// Tunnels that were silent too long, or whose account is gone.
-    pub(super) fn ended(&self, now: Instant) -> Vec<Key> {
-        let (shared, wall) = (&self.ctx.shared, clock::unix_time());
-        let idle = shared.config.tunnel.udp_idle.0;
-        let over = |flow: &Flow| {
-            let silent = matches!(flow, Flow::Udp(flow) if flow.is_idle(now, idle));
-            let stands = |owner: &Owner| shared.accounts.stands(&owner.grant, wall);
-            silent || !flow.owner().is_none_or(stands)
-        };
-        self.each().filter(|(_, flow)| over(flow)).map(|(key, _)| key).collect()
-    }
-
-    /// The CONNECT-IP sessions.
-    pub(super) fn ip_sessions(&self) -> Vec<Key> {
-        self.each().filter(|(_, flow)| matches!(flow, Flow::Ip(_))).map(|(key, _)| key).collect()
-    }
-
-    /// Gives every lease back, so that it is remembered.
-    pub(super) fn close_all(&mut self) {
-        for (_, peer) in std::mem::take(&mut self.peers) {
-            for flow in peer.streams.into_values() {
-                close(flow, &mut self.ctx);
-            }
-        }
-    }
-
-    /// The tunnels, for `/sessions`.
-    pub(super) fn sessions(&self) -> Vec<SessionInfo> {
-        let info = |(_, flow): (Key, &Flow)| {
-            let (kind, addresses, age) = match flow {
-                Flow::Ip(flow) => {
-                    let age = self.ctx.now.saturating_duration_since(flow.since).as_secs();
-                    ("connect-ip", flow.addresses().collect(), Some(age))
-                }
-                Flow::Udp(_) => ("connect-udp", Vec::new(), None),
-                Flow::Tcp(..) => ("connect-tcp", Vec::new(), None),
-                Flow::Site(_) | Flow::Opening(_) => return None,
-            };
-            let account = flow.owner()?.grant.account.name.clone();
-            Some(SessionInfo { account, kind, worker: self.ctx.id, addresses, age })
-        };
-        self.each().filter_map(info).collect()
     }
 }
