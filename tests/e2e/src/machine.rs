@@ -18,7 +18,7 @@ const LOOKS: [(&str, &str); 7] = [
     ("rules", "ip rule; ip -6 rule"),
     ("routes", "ip route show table all | sort"),
     ("routes of IPv6", "ip -6 route show table all | sed 's/ expires .*//' | sort"),
-    ("nftables", "nft list ruleset"),
+    ("nftables", "nft --stateless list ruleset"),
     (
         "switches",
         "cd /proc/sys/net; grep -r . ipv4/conf/all ipv4/conf/default ipv4/conf/wan ipv4/ip_forward \
