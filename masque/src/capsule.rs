@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::{address, dns, route, varint};
+use crate::{address, bond, dns, route, varint};
 
 /// DATAGRAM (RFC 9297 §3.5).
 pub const DATAGRAM: u64 = 0x00;
@@ -36,6 +36,21 @@ pub const KNOWN_IP: &[Known] = &[
     (ADDRESS_REQUEST, address::MAX_CAPSULE),
     (ROUTE_ADVERTISEMENT, route::MAX_CAPSULE),
     (dns::DNS_ASSIGN, dns::MAX_CAPSULE),
+];
+
+/// What it understands when a [bond](crate::bond) was negotiated.
+pub const KNOWN_BONDED_IP: &[Known] = &[
+    (DATAGRAM, MAX_DATAGRAM),
+    (ADDRESS_ASSIGN, address::MAX_CAPSULE),
+    (ADDRESS_REQUEST, address::MAX_CAPSULE),
+    (ROUTE_ADVERTISEMENT, route::MAX_CAPSULE),
+    (dns::DNS_ASSIGN, dns::MAX_CAPSULE),
+    (bond::capsules::BOND_ASSIGN, bond::capsules::MAX_CAPSULE),
+    (bond::capsules::BOND_ACK, bond::capsules::MAX_CAPSULE),
+    (bond::capsules::BOND_CLOSE, bond::capsules::MAX_CAPSULE),
+    (bond::capsules::BOND_TOKEN, bond::capsules::MAX_CAPSULE),
+    (bond::capsules::BOND_JOIN, bond::capsules::MAX_CAPSULE),
+    (bond::capsules::PATH_STATUS, bond::capsules::MAX_CAPSULE),
 ];
 
 /// One whole capsule of a known type.

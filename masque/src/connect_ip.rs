@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::address::{AssignedAddress, Prefix, RequestedAddress};
-use crate::capsule::{CapsuleParser, KNOWN_IP};
+use crate::capsule::{CapsuleParser, KNOWN_BONDED_IP, KNOWN_IP};
 use crate::dns::DnsConfig;
 use crate::icmp::RateLimit;
 use crate::route::{IpRange, RouteTable};
@@ -32,7 +32,7 @@ use probe::Probe;
 pub use probe::{PROBE_ATTEMPTS, PROBE_TIMEOUT};
 pub use reason::DropReason;
 
-/// The most DATAGRAM capsules that wait to be polled; more are dropped and counted.
+/// The most DATAGRAM and bond capsules that wait to be polled; more are dropped and counted.
 pub const MAX_EVENTS: usize = 1_024;
 
 /// The most addresses one session may ever request.
@@ -66,6 +66,9 @@ pub struct Config {
     pub accept_peer_routes: bool,
     /// Where the identifiers of our own echo requests begin.
     pub seed: u64,
+    /// Whether a [bond](crate::bond) was negotiated: its capsules become [`Event::Bond`]; else
+    /// they are as unknown as any.
+    pub bond: bool,
 }
 
 impl Config {
@@ -82,6 +85,7 @@ impl Config {
             decrement_ttl: true,
             accept_peer_routes: false,
             seed: 0,
+            bond: false,
         }
     }
 
@@ -107,6 +111,13 @@ pub enum Event {
     DnsAssigned(Vec<DnsConfig>),
     /// An HTTP Datagram that came as a capsule: hand it to [`ConnectIp::handle_datagram`].
     DatagramCapsule(Bytes),
+    /// A capsule for [`Bond::handle_capsule`](crate::bond::Bond::handle_capsule).
+    Bond {
+        /// The capsule type.
+        kind: u64,
+        /// Its value.
+        value: Bytes,
+    },
     /// The peer answered an echo of 1280 bytes: the tunnel is fit for IPv6.
     LinkProven,
     /// It did not: an endpoint that assigned or uses IPv6 must abort the stream (§7.1).
@@ -183,9 +194,10 @@ impl ConnectIp {
     /// A session on a stream that has just been accepted.
     pub fn new(config: Config) -> Self {
         let limit = RateLimit::new(config.icmp_per_second, config.icmp_burst);
+        let known = if config.bond { KNOWN_BONDED_IP } else { KNOWN_IP };
         Self {
             config,
-            parser: CapsuleParser::new(KNOWN_IP),
+            parser: CapsuleParser::new(known),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
             packets: VecDeque::new(),
@@ -223,7 +235,7 @@ impl ConnectIp {
         let event = self.events.pop_front()?;
         match &event {
             Event::AddressRequested(list) => self.pending.extend(list),
-            Event::DatagramCapsule(_) => self.queued_datagrams -= 1,
+            Event::DatagramCapsule(_) | Event::Bond { .. } => self.queued_datagrams -= 1,
             _ => {}
         }
         Some(event)

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod bond;
 pub mod capsule;
 pub mod checksum;
 pub mod connect_ip;

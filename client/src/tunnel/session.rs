@@ -206,7 +206,10 @@ impl Session {
                 // The gateway asks us for addresses (site-to-site): none. The answer is a refusal.
                 self.ip.assign(Vec::new());
             }
-            Event::DatagramCapsule(_) | Event::LinkProven | Event::LinkUnproven => {}
+            Event::DatagramCapsule(_)
+            | Event::Bond { .. }
+            | Event::LinkProven
+            | Event::LinkUnproven => {}
         }
         self.given != before
     }

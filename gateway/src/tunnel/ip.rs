@@ -173,7 +173,7 @@ impl IpFlow {
                 Event::DatagramCapsule(payload) => self.datagram(conn, &mut payload.to_vec(), ctx),
                 // A site behind the client would be routed here; not offered yet.
                 Event::AddressesAssigned(_) | Event::RoutesAdvertised(_) => {}
-                Event::DnsAssigned(_) | Event::LinkProven => {}
+                Event::DnsAssigned(_) | Event::LinkProven | Event::Bond { .. } => {}
                 Event::LinkUnproven => return Err(End::Abort(H3_REQUEST_CANCELLED)),
             }
         }

@@ -70,7 +70,11 @@ impl ConnectIp {
                 self.supersede(Event::RoutesAdvertised(list));
             }
             dns::DNS_ASSIGN => self.supersede(Event::DnsAssigned(dns::parse(value)?)),
-            _ => {}
+            _ if self.queued_datagrams == MAX_EVENTS => self.overflow += 1,
+            kind => {
+                self.queued_datagrams += 1;
+                self.events.push_back(Event::Bond { kind, value: Bytes::copy_from_slice(value) });
+            }
         }
         Ok(())
     }

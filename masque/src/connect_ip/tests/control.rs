@@ -286,3 +286,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn bond_capsules_are_events_only_where_a_bond_was_negotiated() {
+    let mut bytes = Vec::new();
+    encode(crate::bond::capsules::BOND_ASSIGN, &[2], &mut bytes);
+    let mut plain = ConnectIp::new(Config::client());
+    plain.handle_stream(start(), &bytes).unwrap();
+    assert_eq!(plain.poll_event(), None);
+    let mut bonded = ConnectIp::new(Config { bond: true, ..Config::client() });
+    bonded.handle_stream(start(), &bytes).unwrap();
+    let kind = crate::bond::capsules::BOND_ASSIGN;
+    assert_eq!(bonded.poll_event(), Some(Event::Bond { kind, value: vec![2].into() }));
+    assert_eq!(bonded.poll_event(), None);
+}
