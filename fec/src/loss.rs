@@ -1,40 +1,98 @@
 //! How much a path loses, and how much in bursts.
 
+use std::time::{Duration, Instant};
+
 /// Packets whose fates are counted together.
 pub const BIN: u32 = 64;
+/// However fast time passes, this many bins of the past count: at few packets a second a bin is
+/// longer than any half-life, and one bin says little.
+const LEAST_BINS: f64 = 4.0;
+/// Losses in a row, or in one bin, that make a burst.
+const BURST: u32 = 4;
+
+/// What is known about a path's loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The share of packets lost, 0 to 1.
+    pub rate: f64,
+    /// Two standard deviations above it, as its dispersion has it; at most 1.
+    pub upper: f64,
+    /// Variance of the losses in a bin over what independent losses would give: 1 for independent
+    /// losses, about `2b − 1` for bursts of mean length `b`. At least 1.
+    pub dispersion: f64,
+    /// How many packets the estimate rests on, older ones counting less.
+    pub packets: f64,
+}
 
 /// Mean loss and its dispersion, from bins of [`BIN`] packets weighted exponentially by age.
-///
-/// The dispersion is the variance of the losses in a bin over what independent losses would give:
-/// 1 for independent losses, about `2b − 1` for bursts of mean length `b`.
 #[derive(Clone, Debug)]
 pub struct LossMeter {
-    keep: f64,
+    half_life: f64,
     weight: f64,
     mean: f64,
     square: f64,
     seen: u32,
     lost: u32,
+    row: u32,
+    begun: Option<Instant>,
+    burst: Option<Instant>,
+    last_loss: Option<Instant>,
 }
 
 impl LossMeter {
-    /// A meter in which a bin's weight halves every `half_life` bins.
-    pub fn new(half_life: f64) -> Self {
-        let keep = 0.5f64.powf(1.0 / half_life.max(1.0));
-        Self { keep, weight: 0.0, mean: 0.0, square: 0.0, seen: 0, lost: 0 }
+    /// A meter in which a bin's weight halves every `half_life`.
+    pub fn new(half_life: Duration) -> Self {
+        Self {
+            half_life: half_life.as_secs_f64().max(1e-3),
+            weight: 0.0,
+            mean: 0.0,
+            square: 0.0,
+            seen: 0,
+            lost: 0,
+            row: 0,
+            begun: None,
+            burst: None,
+            last_loss: None,
+        }
     }
 
-    /// Counts one packet's fate.
-    pub fn record(&mut self, lost: bool) {
+    /// Counts one packet's fate. Fates are recorded in the order of sending; `now` is when it
+    /// became known.
+    pub fn record(&mut self, now: Instant, lost: bool) {
+        let begun = *self.begun.get_or_insert(now);
         self.seen += 1;
-        self.lost += u32::from(lost);
-        if self.seen == BIN {
-            let x = f64::from(self.lost);
-            self.weight = self.weight * self.keep + 1.0;
-            self.mean += (x - self.mean) / self.weight;
-            self.square += (x * x - self.square) / self.weight;
-            (self.seen, self.lost) = (0, 0);
+        self.row = if lost { self.row + 1 } else { 0 };
+        if lost {
+            self.lost += 1;
+            self.last_loss = Some(now);
+            if self.row.max(self.lost) >= BURST {
+                self.burst = Some(now);
+            }
         }
+        if self.seen == BIN {
+            self.fold(now.saturating_duration_since(begun));
+            self.begun = Some(now);
+        }
+    }
+
+    fn fold(&mut self, took: Duration) {
+        let x = f64::from(self.lost);
+        let keep = 0.5f64.powf((took.as_secs_f64() / self.half_life).min(1.0 / LEAST_BINS));
+        self.weight = self.weight * keep + 1.0;
+        self.mean += (x - self.mean) / self.weight;
+        self.square += (x * x - self.square) / self.weight;
+        (self.seen, self.lost) = (0, 0);
+    }
+
+    /// What is known; `None` before the first bin is full.
+    pub fn estimate(&self) -> Option<Estimate> {
+        let rate = self.rate()?;
+        let dispersion = self.dispersion().unwrap_or(1.0).max(1.0);
+        let packets = self.weight * f64::from(BIN);
+        // Half a loss more than there was: no loss among few packets does not mean none at all.
+        let p = (rate + 0.5 / packets).min(1.0);
+        let deviation = (dispersion * p * (1.0 - p) / packets).sqrt();
+        Some(Estimate { rate, upper: (rate + 2.0 * deviation).min(1.0), dispersion, packets })
     }
 
     /// The share of packets lost, 0 to 1; `None` before the first bin is full.
@@ -48,37 +106,49 @@ impl LossMeter {
         let variance = (self.square - self.mean * self.mean).max(0.0);
         Some(variance / (f64::from(BIN) * p * (1.0 - p)))
     }
+
+    /// When several packets were last lost in a row, or in one bin.
+    pub fn last_burst(&self) -> Option<Instant> {
+        self.burst
+    }
+
+    /// When a packet was last lost.
+    pub fn last_loss(&self) -> Option<Instant> {
+        self.last_loss
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Random, start};
 
-    /// The top half of splitmix64, as a number in 0..1.
-    fn draw(state: &mut u64) -> f64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        f64::from((z >> 32) as u32) / f64::from(u32::MAX)
+    const LONG: Duration = Duration::from_secs(100);
+
+    /// Records packets a tenth of a millisecond apart.
+    fn feed(meter: &mut LossMeter, packets: u32, mut lost: impl FnMut() -> bool) {
+        let begin = start();
+        (0..packets).for_each(|i| meter.record(begin + Duration::from_micros(100) * i, lost()));
     }
 
     #[test]
     fn independent_losses_have_dispersion_one() {
-        let (mut meter, mut seed) = (LossMeter::new(500.0), 7);
-        (0..200_000).for_each(|_| meter.record(draw(&mut seed) < 0.05));
-        assert!((meter.rate().unwrap() - 0.05).abs() < 0.005);
-        assert!((meter.dispersion().unwrap() - 1.0).abs() < 0.2);
+        let (mut meter, mut random) = (LossMeter::new(LONG), Random(7));
+        feed(&mut meter, 200_000, || random.unit() < 0.05);
+        let estimate = meter.estimate().unwrap();
+        assert!((estimate.rate - 0.05).abs() < 0.005);
+        assert!((estimate.dispersion - 1.0).abs() < 0.2);
+        assert!(estimate.upper > estimate.rate && estimate.upper < 0.06);
     }
 
     #[test]
     fn bursts_of_mean_five_have_dispersion_near_nine() {
-        let (mut meter, mut seed, mut bad) = (LossMeter::new(2000.0), 11, false);
-        for _ in 0..2_000_000 {
-            let flip = draw(&mut seed);
+        let (mut meter, mut random, mut bad) = (LossMeter::new(LONG), Random(11), false);
+        feed(&mut meter, 2_000_000, || {
+            let flip = random.unit();
             bad = if bad { flip >= 0.2 } else { flip < 0.2 * 0.05 / 0.95 };
-            meter.record(bad);
-        }
+            bad
+        });
         assert!((meter.rate().unwrap() - 0.05).abs() < 0.006);
         let d = meter.dispersion().unwrap();
         assert!((6.5..10.0).contains(&d), "{d}");
@@ -86,8 +156,22 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_the_first_bin() {
-        let mut meter = LossMeter::new(4.0);
-        (1..BIN).for_each(|_| meter.record(true));
-        assert_eq!((meter.rate(), meter.dispersion()), (None, None));
+        let mut meter = LossMeter::new(LONG);
+        feed(&mut meter, BIN - 1, || true);
+        assert_eq!((meter.estimate(), meter.dispersion()), (None, None));
+        assert!(meter.last_burst().is_some());
+    }
+
+    #[test]
+    fn what_is_past_is_forgotten_by_time_but_never_by_one_bin() {
+        let mut meter = LossMeter::new(Duration::from_millis(100));
+        let begin = start();
+        let mut at = begin;
+        for i in 0..BIN * 6 {
+            at += Duration::from_millis(10);
+            meter.record(at, i < BIN);
+        }
+        let rate = meter.rate().unwrap();
+        assert!((0.05..0.15).contains(&rate), "{rate}");
     }
 }

@@ -1,0 +1,197 @@
+//! Arithmetic in GF(256) with the polynomial x⁸+x⁴+x³+x²+1 (RFC 5510 §8.1, used by RFC 8681).
+
+/// The polynomial without its leading term.
+const POLYNOMIAL: u8 = 0x1d;
+
+/// Products of each element with 0..16 and with 0, 16, …, 240: what a byte shuffle looks up.
+pub(crate) static NIBBLES: [[[u8; 16]; 2]; 256] = nibbles();
+
+const fn slow_mul(mut a: u8, mut b: u8) -> u8 {
+    let mut product = 0;
+    while b != 0 {
+        if b & 1 != 0 {
+            product ^= a;
+        }
+        a = (a << 1) ^ (if a & 0x80 != 0 { POLYNOMIAL } else { 0 });
+        b >>= 1;
+    }
+    product
+}
+
+const fn nibbles() -> [[[u8; 16]; 2]; 256] {
+    let mut table = [[[0; 16]; 2]; 256];
+    let mut a = 0;
+    while a < 256 {
+        let mut i = 0;
+        while i < 16 {
+            table[a][0][i] = slow_mul(a as u8, i as u8);
+            table[a][1][i] = slow_mul(a as u8, (i << 4) as u8);
+            i += 1;
+        }
+        a += 1;
+    }
+    table
+}
+
+/// The inverse of each element; 0 for 0.
+static INVERSE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut a = 1;
+    while a < 256 {
+        // a⁻¹ = a²⁵⁴
+        let (mut power, mut square, mut left) = (1, a as u8, 254u8);
+        while left != 0 {
+            if left & 1 != 0 {
+                power = slow_mul(power, square);
+            }
+            square = slow_mul(square, square);
+            left >>= 1;
+        }
+        table[a] = power;
+        a += 1;
+    }
+    table
+};
+
+/// The product of two elements.
+pub(crate) fn mul(a: u8, b: u8) -> u8 {
+    let [low, high] = &NIBBLES[usize::from(a)];
+    low[usize::from(b & 15)] ^ high[usize::from(b >> 4)]
+}
+
+/// The inverse of an element; 0 for 0.
+pub(crate) fn inverse(a: u8) -> u8 {
+    INVERSE[usize::from(a)]
+}
+
+/// `sum += factor · symbol`, element by element; `symbol` is no longer than `sum`.
+pub(crate) fn add_scaled(sum: &mut [u8], symbol: &[u8], factor: u8) {
+    let sum = &mut sum[..symbol.len()];
+    match factor {
+        0 => {}
+        1 => sum.iter_mut().zip(symbol).for_each(|(sum, byte)| *sum ^= byte),
+        _ => kernel(sum, symbol, &NIBBLES[usize::from(factor)]),
+    }
+}
+
+/// `symbol ·= factor`, element by element.
+pub(crate) fn scale(symbol: &mut [u8], factor: u8) {
+    if factor != 1 {
+        symbol.iter_mut().for_each(|byte| *byte = mul(factor, *byte));
+    }
+}
+
+fn kernel(sum: &mut [u8], symbol: &[u8], table: &[[u8; 16]; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V3::try_new() {
+        return simd.vectorize(Avx2 { simd, sum, symbol, table });
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(simd) = pulp::aarch64::Neon::try_new() {
+        return simd.vectorize(Neon { simd, sum, symbol, table });
+    }
+    scalar(sum, symbol, table);
+}
+
+#[inline(always)]
+fn scalar(sum: &mut [u8], symbol: &[u8], [low, high]: &[[u8; 16]; 2]) {
+    for (sum, byte) in sum.iter_mut().zip(symbol) {
+        *sum ^= low[usize::from(byte & 15)] ^ high[usize::from(byte >> 4)];
+    }
+}
+
+/// 32 elements at a time: both nibbles of each looked up by a byte shuffle.
+#[cfg(target_arch = "x86_64")]
+struct Avx2<'a> {
+    simd: pulp::x86::V3,
+    sum: &'a mut [u8],
+    symbol: &'a [u8],
+    table: &'a [[u8; 16]; 2],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Avx2<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        use std::arch::x86_64::__m256i;
+        let Self { simd, sum, symbol, table } = self;
+        let (avx, avx2) = (simd.avx, simd.avx2);
+        let [low, high] = table.map(|half| avx2._mm256_broadcastsi128_si256(pulp::cast(half)));
+        let nibble = avx._mm256_set1_epi8(15);
+        let (sums, sum_tail) = sum.as_chunks_mut::<32>();
+        let (symbols, symbol_tail) = symbol.as_chunks::<32>();
+        for (sum, symbol) in sums.iter_mut().zip(symbols) {
+            let x: __m256i = pulp::cast(*symbol);
+            let l = avx2._mm256_and_si256(x, nibble);
+            let h = avx2._mm256_and_si256(avx2._mm256_srli_epi16::<4>(x), nibble);
+            let l = avx2._mm256_shuffle_epi8(low, l);
+            let h = avx2._mm256_shuffle_epi8(high, h);
+            let y = avx2._mm256_xor_si256(pulp::cast(*sum), avx2._mm256_xor_si256(l, h));
+            *sum = pulp::cast(y);
+        }
+        scalar(sum_tail, symbol_tail, table);
+    }
+}
+
+/// 16 elements at a time, in the same way.
+#[cfg(target_arch = "aarch64")]
+struct Neon<'a> {
+    simd: pulp::aarch64::Neon,
+    sum: &'a mut [u8],
+    symbol: &'a [u8],
+    table: &'a [[u8; 16]; 2],
+}
+
+#[cfg(target_arch = "aarch64")]
+impl pulp::NullaryFnOnce for Neon<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        use std::arch::aarch64::uint8x16_t;
+        let Self { simd, sum, symbol, table } = self;
+        let neon = simd.neon;
+        let [low, high]: [uint8x16_t; 2] = table.map(|half| pulp::cast(half));
+        let nibble: uint8x16_t = pulp::cast([15u8; 16]);
+        let (sums, sum_tail) = sum.as_chunks_mut::<16>();
+        let (symbols, symbol_tail) = symbol.as_chunks::<16>();
+        for (sum, symbol) in sums.iter_mut().zip(symbols) {
+            let x: uint8x16_t = pulp::cast(*symbol);
+            let l = neon.vqtbl1q_u8(low, neon.vandq_u8(x, nibble));
+            let h = neon.vqtbl1q_u8(high, neon.vshrq_n_u8::<4>(x));
+            let y = neon.veorq_u8(pulp::cast(*sum), neon.veorq_u8(l, h));
+            *sum = pulp::cast(y);
+        }
+        scalar(sum_tail, symbol_tail, table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_element_but_zero_has_an_inverse() {
+        for a in 1..=255 {
+            assert_eq!(mul(a, inverse(a)), 1);
+            assert_eq!(mul(a, 0), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_kernel_computes_what_the_field_says(
+            symbol in proptest::collection::vec(any::<u8>(), 0..200), factor: u8, start: u8,
+        ) {
+            let mut sum = vec![start; symbol.len() + 3];
+            add_scaled(&mut sum, &symbol, factor);
+            for (i, byte) in symbol.iter().enumerate() {
+                prop_assert_eq!(sum[i], start ^ slow_mul(factor, *byte));
+            }
+            prop_assert_eq!(&sum[symbol.len()..], &[start; 3]);
+        }
+    }
+}
