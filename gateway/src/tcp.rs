@@ -1,4 +1,6 @@
-//! The same site, and CONNECT, over HTTP/1.1 and HTTP/2 on TCP, on one thread of their own.
+//! The same site and the same tunnels over HTTP/1.1 and HTTP/2 on TCP, on one thread of their own.
+
+mod carry;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use bauta_masque_io::clock;
 use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
 use bauta_masque_io::tls::{HotCertificate, rustls_server_config};
 use bauta_web::{Body, ClientAddr, Site};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::TokioIo;
@@ -89,6 +91,15 @@ async fn answer(
             site.answer(request.map(Body::new)).await
         }
         Route::Refuse(status, refusal) => refused(shared, status, &refusal),
+        Route::Tunnel(ask @ (Ask::ConnectUdp { .. } | Ask::ConnectIp { .. }), grant) => {
+            let protocol = request.headers().get(header::UPGRADE).filter(|_| h1).cloned();
+            let upgraded = on(&mut request);
+            let answer = carry::tunnel(ask, grant, protocol, upgraded, shared).await;
+            answer.unwrap_or_else(|| {
+                let refusal = Refusal::from(ProxyError::ProxyInternalError);
+                refused(shared, refusal.error.status(), &refusal)
+            })
+        }
         Route::Tunnel(ask, grant) => match open(ask, &grant, shared).await {
             Ok((target, flow)) => {
                 let hop = target.peer_addr().map(|target| target.ip().to_string());
@@ -108,18 +119,24 @@ async fn answer(
 
 fn decide(request: &Request<Incoming>, h1: bool, shared: &Everything) -> Route {
     let fields = || request.headers().iter().map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes()));
-    // Only plain CONNECT is a tunnel here; the capsule protocols on TCP are to come, and until
-    // then such a request is the website's.
-    if request.method() != Method::CONNECT || request.uri().path_and_query().is_some() {
-        return Route::Site;
-    }
-    let target = request.uri().to_string();
-    let method = (&b":method"[..], &b"CONNECT"[..]);
-    let authority = (&b":authority"[..], target.as_bytes());
+    let uri = request.uri();
+    let method = request.method().as_str().as_bytes();
+    let target = uri.to_string();
+    let path = uri.path_and_query().map(|path| path.as_str().as_bytes());
     let head = if h1 {
-        Head::from_h1(b"CONNECT", target.as_bytes(), fields())
+        Head::from_h1(method, target.as_bytes(), fields())
     } else {
-        Head::from_fields(Carriage::H2, [method, authority].into_iter().chain(fields()))
+        // hyper has taken the pseudo-header fields apart; plain CONNECT has an authority alone.
+        let protocol = request.extensions().get::<hyper::ext::Protocol>();
+        let pseudo = [
+            (&b":method"[..], Some(method)),
+            (b":protocol", protocol.map(|protocol| protocol.as_ref())),
+            (b":scheme", uri.scheme_str().map(str::as_bytes)),
+            (b":authority", uri.authority().map(|authority| authority.as_str().as_bytes())),
+            (b":path", path),
+        ];
+        let pseudo = pseudo.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Head::from_fields(Carriage::H2, pseudo.chain(fields()))
     };
     let now = clock::unix_time();
     route(&head, Credentials::of(fields()), &shared.templates, &shared.accounts, now)

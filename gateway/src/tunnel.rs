@@ -8,7 +8,7 @@ use bauta_masque::datagram::H3_NO_ERROR;
 use bauta_masque::proxy_status::ProxyStatus;
 use bauta_masque::request::{Ask, Target};
 use bauta_masque_io::udp::UdpSocket;
-use bauta_masque_io::{Connection, Header};
+use bauta_masque_io::{Carrier, Header};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
@@ -32,7 +32,7 @@ pub(crate) enum End {
 
 impl End {
     /// Ends `stream`.
-    pub(crate) fn apply(self, conn: &mut Connection, stream: u64) {
+    pub(crate) fn apply(self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         match self {
             Self::Fin => {
                 conn.send_body(stream, Bytes::new(), true);

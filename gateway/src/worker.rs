@@ -5,6 +5,7 @@ mod app;
 mod ctx;
 mod downward;
 mod pipe;
+mod roads;
 mod site;
 mod upward;
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use bauta_masque_io::tls::{Certified, TicketKey};
 use bauta_masque_io::tun::{TunBatch, TunQueue};
 use bauta_masque_io::udp::UdpSocket;
-use bauta_masque_io::{Connection, Endpoint, EndpointConfig, Foreign, Header, clock};
+use bauta_masque_io::{Carrier, Endpoint, EndpointConfig, Foreign, Header, clock};
 use bauta_web::Site;
 use bytes::Bytes;
 use serde::Serialize;
@@ -28,6 +29,8 @@ use crate::tunnel::Ready;
 use app::Streams;
 pub(crate) use ctx::{Ctx, Told};
 pub(crate) use pipe::{Ends, Inbox, Outbox, Task};
+pub(crate) use roads::{Down, Opened, Up, number};
+use roads::{Roads, is_road};
 
 /// Messages that wait for a worker at most; packets beyond are dropped, control waits.
 pub const MAILBOX: usize = 1024;
@@ -50,6 +53,8 @@ pub enum Message {
     Foreign(Foreign),
     /// Packets from a sibling's TUN queue, for sessions here.
     Packets(Vec<Vec<u8>>),
+    /// News of a tunnel that comes over TCP, by its number.
+    Road(u64, Carried),
     /// A newer session took this one's addresses over.
     Retire(Holder),
     /// Accept new connections with this certificate.
@@ -61,6 +66,9 @@ pub enum Message {
     /// Tell clients to leave, then end.
     Stop,
 }
+
+/// See [`Message::Road`].
+pub struct Carried(pub(crate) Up);
 
 /// One tunnel, for `/sessions`.
 #[derive(Clone, Debug, Serialize)]
@@ -152,6 +160,7 @@ enum Woken {
 
 struct Worker {
     endpoint: Endpoint,
+    roads: Roads,
     streams: Streams,
     mailbox: mpsc::Receiver<Message>,
     what: mpsc::UnboundedReceiver<(Key, What)>,
@@ -181,6 +190,7 @@ impl Worker {
         let ctx = Ctx::new(parts.id, shared, parts.site, parts.tun, told);
         Ok(Self {
             endpoint,
+            roads: Roads::new(),
             streams: Streams::new(ctx),
             mailbox: parts.mailbox,
             what,
@@ -291,8 +301,12 @@ impl Worker {
     }
 
     /// Does something to a stream whose connection still exists.
-    fn with(&mut self, key: Key, act: impl FnOnce(&mut Streams, &mut Connection)) {
-        if let Some(conn) = self.endpoint.get(key.0) {
+    fn with(&mut self, key: Key, act: impl FnOnce(&mut Streams, &mut dyn Carrier)) {
+        if is_road(key.0) {
+            if let Some(road) = self.roads.get_mut(&key.0) {
+                act(&mut self.streams, road);
+            }
+        } else if let Some(conn) = self.endpoint.get(key.0) {
             act(&mut self.streams, conn);
             self.endpoint.touch(key.0);
         }
@@ -304,6 +318,7 @@ impl Worker {
                 self.endpoint.handle_foreign(foreign, &mut self.streams);
             }
             Message::Packets(packets) => self.take_over(packets),
+            Message::Road(id, Carried(up)) => self.road(id, up),
             Message::Retire(holder) => self.streams.retire((holder.conn, holder.stream)),
             Message::Certificate(certificate) => {
                 match ctx::quic_config(&certificate, &self.tickets) {

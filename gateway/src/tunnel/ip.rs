@@ -11,7 +11,7 @@ use bauta_masque::encode_datagram_capsule;
 use bauta_masque::fragment::fragment_v4;
 use bauta_masque::route::IpRange;
 use bauta_masque_io::connection::HIGH_WATER;
-use bauta_masque_io::{Connection, DatagramError, clock};
+use bauta_masque_io::{Carrier, DatagramError, clock};
 
 use super::{End, Owner};
 use crate::accounts::unix_seconds;
@@ -91,7 +91,12 @@ impl IpFlow {
 
     /// A packet from the client.
     #[inline]
-    pub(crate) fn datagram(&mut self, conn: &mut Connection, payload: &mut [u8], ctx: &mut Ctx) {
+    pub(crate) fn datagram(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        payload: &mut [u8],
+        ctx: &mut Ctx,
+    ) {
         if !self.owner.grant.account.usage.up.admit(ctx.now, payload.len()) {
             return ctx.counters.dropped(Dropped::Rate);
         }
@@ -112,14 +117,24 @@ impl IpFlow {
 
     /// A packet for the client.
     #[inline]
-    pub(crate) fn deliver(&mut self, conn: &mut Connection, packet: &mut [u8], ctx: &mut Ctx) {
+    pub(crate) fn deliver(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        packet: &mut [u8],
+        ctx: &mut Ctx,
+    ) {
         if !self.owner.grant.account.usage.down.admit(ctx.now, packet.len()) {
             return ctx.counters.dropped(Dropped::Rate);
         }
         self.encapsulate(conn, packet, ctx);
     }
 
-    fn encapsulate(&mut self, conn: &mut Connection, packet: &mut [u8], ctx: &mut Ctx) {
+    fn encapsulate(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        packet: &mut [u8],
+        ctx: &mut Ctx,
+    ) {
         let max = conn.max_datagram_payload(self.key.1).unwrap_or(CAPSULE_PAYLOAD);
         match self.session.encapsulate(ctx.now, packet, max) {
             Verdict::Forward(packet) => self.send(conn, packet, ctx),
@@ -138,7 +153,7 @@ impl IpFlow {
         }
     }
 
-    fn send(&self, conn: &mut Connection, packet: &[u8], ctx: &Ctx) {
+    fn send(&self, conn: &mut (impl Carrier + ?Sized), packet: &[u8], ctx: &Ctx) {
         let stream = self.key.1;
         let counters = &ctx.counters;
         match conn.send_datagram(stream, &CONTEXT_ID_ZERO, packet) {
@@ -154,7 +169,11 @@ impl IpFlow {
     }
 
     /// Bytes of the request stream: capsules.
-    pub(crate) fn stream(&mut self, conn: &mut Connection, ctx: &mut Ctx) -> Result<(), End> {
+    pub(crate) fn stream(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
         loop {
             let n = conn.recv_body(self.key.1, &mut ctx.scratch);
             if n == 0 {
@@ -166,7 +185,11 @@ impl IpFlow {
     }
 
     /// Does what the session asks for.
-    pub(crate) fn settle(&mut self, conn: &mut Connection, ctx: &mut Ctx) -> Result<(), End> {
+    pub(crate) fn settle(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::AddressRequested(requests) => self.lease(&requests, ctx),
@@ -189,7 +212,7 @@ impl IpFlow {
     /// The client did not ask in time.
     pub(crate) fn assign_unasked(
         &mut self,
-        conn: &mut Connection,
+        conn: &mut (impl Carrier + ?Sized),
         ctx: &mut Ctx,
     ) -> Result<(), End> {
         if self.due.take().is_some() && self.slot.is_none() {
@@ -275,7 +298,11 @@ impl IpFlow {
 
     /// Once the path's size is known and IPv6's least does not fit, IPv6 is taken back: a link that
     /// carries it must carry 1280 bytes (RFC 9484 §7.1).
-    pub(crate) fn check_path(&mut self, conn: &mut Connection, ctx: &mut Ctx) -> Result<(), End> {
+    pub(crate) fn check_path(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
         if self.without_v6 || !conn.path_mtu_settled() {
             return Ok(());
         }

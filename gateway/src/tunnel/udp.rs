@@ -9,7 +9,7 @@ use bauta_masque::datagram::CONTEXT_ID_ZERO;
 use bauta_masque::encode_datagram_capsule;
 use bauta_masque_io::connection::HIGH_WATER;
 use bauta_masque_io::udp::{RecvBatch, UdpSocket, is_too_big, is_unreachable};
-use bauta_masque_io::{Connection, DatagramError};
+use bauta_masque_io::{Carrier, DatagramError};
 use tokio::sync::Notify;
 
 use super::{End, Owner};
@@ -76,7 +76,11 @@ impl UdpFlow {
     }
 
     /// Bytes of the request stream: capsules.
-    pub(crate) fn stream(&mut self, conn: &mut Connection, ctx: &mut Ctx) -> Result<(), End> {
+    pub(crate) fn stream(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
         loop {
             let n = conn.recv_body(self.key.1, &mut ctx.scratch);
             if n == 0 {
@@ -95,7 +99,11 @@ impl UdpFlow {
     }
 
     /// The target has something to say.
-    pub(crate) fn readable(&mut self, conn: &mut Connection, ctx: &mut Ctx) -> Result<(), End> {
+    pub(crate) fn readable(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
         let Some(mut batch) = ctx.udp_batch.take() else { return Ok(()) };
         let done = self.receive(conn, &mut batch, ctx);
         ctx.udp_batch = Some(batch);
@@ -104,7 +112,7 @@ impl UdpFlow {
 
     fn receive(
         &mut self,
-        conn: &mut Connection,
+        conn: &mut (impl Carrier + ?Sized),
         batch: &mut RecvBatch,
         ctx: &mut Ctx,
     ) -> Result<(), End> {
@@ -119,7 +127,7 @@ impl UdpFlow {
         Ok(())
     }
 
-    fn deliver(&mut self, conn: &mut Connection, payload: &[u8], ctx: &Ctx) {
+    fn deliver(&mut self, conn: &mut (impl Carrier + ?Sized), payload: &[u8], ctx: &Ctx) {
         let counters = &ctx.counters;
         let stream = self.key.1;
         if !self.owner.grant.account.usage.down.admit(ctx.now, payload.len()) {

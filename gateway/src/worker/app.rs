@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bauta_masque::datagram::{H3_DATAGRAM_ERROR, H3_EXCESSIVE_LOAD, H3_MESSAGE_ERROR, H3_NO_ERROR};
 use bauta_masque::proxy_status::ProxyError;
 use bauta_masque::request::{Ask, Carriage, Head};
-use bauta_masque_io::{App, Connection, Event, Header, NameValue, clock};
+use bauta_masque_io::{App, Carrier, Connection, Event, Header, NameValue, clock};
 use bytes::Bytes;
 
 use super::ctx::Ctx;
@@ -72,32 +72,7 @@ pub(super) struct Streams {
 
 impl App for Streams {
     fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
-        let ctx = &mut self.ctx;
-        let peer = self.peers.get_mut(&conn.id());
-        let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
-            Some(Flow::Ip(flow)) => {
-                flow.datagram(conn, payload, ctx);
-                Ok(())
-            }
-            Some(Flow::Udp(flow)) => flow.datagram(payload, ctx),
-            Some(Flow::Opening(opening)) => {
-                if !opening.hold(payload) {
-                    ctx.counters.dropped(Dropped::NoStream);
-                }
-                Ok(())
-            }
-            // RFC 9297 §2: a request without datagrams does not take any.
-            Some(Flow::Site(_) | Flow::Tcp(..)) => Err(End::Abort(H3_DATAGRAM_ERROR)),
-            // Answered, but the answer has not all left yet.
-            None if conn.queued(stream) > 0 => Err(End::Abort(H3_DATAGRAM_ERROR)),
-            None => {
-                ctx.counters.dropped(Dropped::NoStream);
-                Ok(())
-            }
-        };
-        if let Err(end) = done {
-            self.end(conn, stream, end);
-        }
+        self.arrived(conn, stream, payload);
     }
 
     fn event(&mut self, conn: &mut Connection, event: Event) {
@@ -129,10 +104,7 @@ impl App for Streams {
                 if closed.established {
                     self.ctx.counters.connections.sub(1);
                 }
-                let streams = self.peers.remove(&conn.id()).map(|peer| peer.streams);
-                for flow in streams.into_iter().flat_map(HashMap::into_values) {
-                    close(flow, &mut self.ctx);
-                }
+                self.gone(conn.id());
             }
             Event::Settings | Event::Migrated | Event::GoAway => {}
         }
@@ -154,19 +126,58 @@ impl Streams {
         Self { ctx, peers: HashMap::new() }
     }
 
-    fn flow(&mut self, conn: &Connection, stream: u64) -> Option<&mut Flow> {
+    /// A datagram of a tunnel's.
+    #[inline]
+    fn arrived(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, payload: &mut [u8]) {
+        let ctx = &mut self.ctx;
+        let peer = self.peers.get_mut(&conn.id());
+        let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
+            Some(Flow::Ip(flow)) => {
+                flow.datagram(conn, payload, ctx);
+                Ok(())
+            }
+            Some(Flow::Udp(flow)) => flow.datagram(payload, ctx),
+            Some(Flow::Opening(opening)) => {
+                if !opening.hold(payload) {
+                    ctx.counters.dropped(Dropped::NoStream);
+                }
+                Ok(())
+            }
+            // RFC 9297 §2: a request without datagrams does not take any.
+            Some(Flow::Site(_) | Flow::Tcp(..)) => Err(End::Abort(H3_DATAGRAM_ERROR)),
+            // Answered, but the answer has not all left yet.
+            None if conn.queued(stream) > 0 => Err(End::Abort(H3_DATAGRAM_ERROR)),
+            None => {
+                ctx.counters.dropped(Dropped::NoStream);
+                Ok(())
+            }
+        };
+        if let Err(end) = done {
+            self.end(conn, stream, end);
+        }
+    }
+
+    fn flow(&mut self, conn: &(impl Carrier + ?Sized), stream: u64) -> Option<&mut Flow> {
         self.peers.get_mut(&conn.id())?.streams.get_mut(&stream)
     }
 
     /// Ends a stream from our side.
-    fn end(&mut self, conn: &mut Connection, stream: u64, end: End) {
+    fn end(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, end: End) {
         end.apply(conn, stream);
         self.remove(conn, stream);
     }
 
-    fn remove(&mut self, conn: &Connection, stream: u64) {
+    fn remove(&mut self, conn: &(impl Carrier + ?Sized), stream: u64) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(flow) = peer.and_then(|peer| peer.streams.remove(&stream)) {
+            close(flow, &mut self.ctx);
+        }
+    }
+
+    /// A connection, or what stood for one, is gone with everything on it.
+    pub(super) fn gone(&mut self, conn: u64) {
+        let streams = self.peers.remove(&conn).map(|peer| peer.streams);
+        for flow in streams.into_iter().flat_map(HashMap::into_values) {
             close(flow, &mut self.ctx);
         }
     }
@@ -208,7 +219,14 @@ impl Streams {
         self.insert(key, Flow::Site(pipe));
     }
 
-    fn open(&mut self, conn: &mut Connection, stream: u64, ask: Ask, grant: Grant, fin: bool) {
+    pub(super) fn open(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        ask: Ask,
+        grant: Grant,
+        fin: bool,
+    ) {
         let key = (conn.id(), stream);
         let limit = self.ctx.shared.config.tunnel.flows;
         if matches!(ask, Ask::ConnectIp { .. }) && self.ctx.shared.pool.is_none() {
@@ -226,7 +244,13 @@ impl Streams {
         self.insert(key, Flow::Opening(opening));
     }
 
-    fn refuse(&mut self, conn: &mut Connection, stream: u64, status: u16, refusal: &Refusal) {
+    fn refuse(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        status: u16,
+        refusal: &Refusal,
+    ) {
         self.ctx.counters.refused.add(1);
         conn.respond(stream, refused(&self.ctx.shared.config.domain, status, refusal), true);
         conn.stop(stream, H3_NO_ERROR);
@@ -234,7 +258,7 @@ impl Streams {
     }
 
     /// Moves bytes of a request stream on.
-    pub(super) fn pull(&mut self, conn: &mut Connection, stream: u64) {
+    pub(super) fn pull(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         let ctx = &mut self.ctx;
         let peer = self.peers.get_mut(&conn.id());
         let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
@@ -257,7 +281,7 @@ impl Streams {
     }
 
     /// The peer sent all it had.
-    fn finished(&mut self, conn: &mut Connection, stream: u64) {
+    pub(super) fn finished(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         let end = match self.flow(conn, stream) {
             Some(Flow::Site(pipe) | Flow::Tcp(_, pipe)) => return pipe.finish(),
             Some(Flow::Opening(opening)) => {
@@ -289,7 +313,7 @@ impl Streams {
     }
 
     /// News from a task.
-    pub(super) fn told(&mut self, conn: &mut Connection, stream: u64, what: What) {
+    pub(super) fn told(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, what: What) {
         let receiving = match self.flow(conn, stream) {
             Some(Flow::Site(pipe)) => Some(pipe.is_receiving()),
             Some(_) => None,
@@ -338,7 +362,12 @@ impl Streams {
     }
 
     /// The site has answered; what it left unread of the request is not wanted any more.
-    fn answered(&mut self, conn: &mut Connection, stream: u64, receiving: Option<bool>) {
+    fn answered(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        receiving: Option<bool>,
+    ) {
         let Some(receiving) = receiving else { return };
         if receiving {
             conn.stop(stream, H3_NO_ERROR);
@@ -347,7 +376,12 @@ impl Streams {
     }
 
     /// A tunnel's target is known, or will not be.
-    fn ready(&mut self, conn: &mut Connection, stream: u64, ready: Result<Ready, Refusal>) {
+    fn ready(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        ready: Result<Ready, Refusal>,
+    ) {
         let key = (conn.id(), stream);
         let Some(peer) = self.peers.get_mut(&key.0) else { return };
         let Some(Flow::Opening(opening)) = peer.streams.remove(&stream) else { return };
@@ -385,7 +419,7 @@ impl Streams {
             }
         }
         for payload in early {
-            self.datagram(conn, stream, &mut payload.to_vec());
+            self.arrived(conn, stream, &mut payload.to_vec());
         }
         self.pull(conn, stream);
         if ended {

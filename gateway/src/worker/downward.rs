@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+use super::roads::is_road;
 use super::{Message, Worker};
 use crate::metrics::Dropped;
 
@@ -59,6 +60,12 @@ impl Worker {
             _ => {}
         }
         let key = ctx.by_slot.get(&slot).copied();
+        if let Some(key) = key
+            && is_road(key.0)
+            && let Some(road) = self.roads.get_mut(&key.0)
+        {
+            return self.streams.deliver(road, key.1, packet);
+        }
         let Some((key, conn)) = key.and_then(|key| Some((key, self.endpoint.get(key.0)?))) else {
             return ctx.counters.dropped(Dropped::NoSession);
         };

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bauta_masque::datagram::H3_NO_ERROR;
-use bauta_masque_io::Connection;
+use bauta_masque_io::Carrier;
 use bauta_masque_io::connection::HIGH_WATER;
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -70,7 +70,12 @@ impl Pipe {
     }
 
     /// Moves what the peer sent to the task, as far as that has room.
-    pub(crate) fn pull(&mut self, conn: &mut Connection, stream: u64, scratch: &mut [u8]) {
+    pub(crate) fn pull(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        scratch: &mut [u8],
+    ) {
         let Some(inbox) = &self.inbox else { return };
         loop {
             match inbox.try_reserve() {
@@ -98,7 +103,7 @@ impl Pipe {
     }
 
     /// Sends a piece of the task's, and lets the next one come if there is room.
-    pub(crate) fn send(&self, conn: &mut Connection, stream: u64, piece: Bytes) {
+    pub(crate) fn send(&self, conn: &mut (impl Carrier + ?Sized), stream: u64, piece: Bytes) {
         if conn.send_body(stream, piece, false) <= HIGH_WATER {
             self.gate.open();
         }

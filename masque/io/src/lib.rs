@@ -6,6 +6,7 @@
 //! packets. The loop that joins them belongs to the gateway's workers and to the client.
 
 pub mod buffers;
+pub mod carrier;
 pub mod cid;
 pub mod clock;
 pub mod connection;
@@ -19,6 +20,7 @@ pub mod udp;
 /// Largest header section taken from a peer, in bytes (SETTINGS_MAX_FIELD_SECTION_SIZE).
 pub const MAX_FIELD_SECTION: u64 = 64 * 1024;
 
+pub use carrier::Carrier;
 pub use connection::{Closed, Connection, DatagramError, Event, StreamError};
 pub use endpoint::{App, ConnId, Endpoint, EndpointConfig, EndpointError, Foreign};
 pub use quiche::h3::{Header, NameValue};

@@ -4,6 +4,7 @@
 //! the extension [`hyper::ext::Protocol`]) and HTTP/1.1 upgrades carry [`hyper::upgrade`].
 
 mod accept;
+pub mod client;
 mod connection;
 
 use std::error::Error;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bauta_masque_io::{Connection, clock};
+use bauta_masque_io::{Carrier, clock};
 
 use super::{Flow, Streams, close};
 use crate::tunnel::{End, Owner};
@@ -13,7 +13,7 @@ impl Streams {
     #[inline]
     pub(in crate::worker) fn deliver(
         &mut self,
-        conn: &mut Connection,
+        conn: &mut (impl Carrier + ?Sized),
         stream: u64,
         packet: &mut [u8],
     ) {
@@ -24,7 +24,7 @@ impl Streams {
     }
 
     /// A time a session asked for has come.
-    pub(in crate::worker) fn due(&mut self, conn: &mut Connection, stream: u64) {
+    pub(in crate::worker) fn due(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
             && let Err(end) = flow.assign_unasked(conn, &mut self.ctx)
@@ -34,7 +34,11 @@ impl Streams {
     }
 
     /// See [`IpFlow::check_path`].
-    pub(in crate::worker) fn check_path(&mut self, conn: &mut Connection, stream: u64) {
+    pub(in crate::worker) fn check_path(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+    ) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
             && let Err(end) = flow.check_path(conn, &mut self.ctx)
@@ -52,7 +56,7 @@ impl Streams {
     }
 
     /// Ends a tunnel in order.
-    pub(in crate::worker) fn withdraw(&mut self, conn: &mut Connection, stream: u64) {
+    pub(in crate::worker) fn withdraw(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         if self.flow(conn, stream).is_some() {
             self.end(conn, stream, End::Fin);
         }
