@@ -120,6 +120,7 @@ suite_unit() {
   mapfile -t found < <(targets -v '^simulation' "${crates[@]}")
   counted libraries of_cargo $(caged) cargo test --locked --no-fail-fast --workspace --exclude bauta-e2e --lib --bins "${found[@]}"
   counted documentation of_cargo $(caged) cargo test --locked --no-fail-fast --workspace --exclude bauta-e2e --doc
+  counted benches of_summary tests/bench/tests.py
 }
 
 suite_simulation() {
@@ -134,8 +135,9 @@ suite_namespaces() {
   need_packages iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute dnsmasq:dnsmasq-base || { failed=$((failed + 1)); return; }
   counted lab of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-lab --tests
   if ! compgen -G 'tests/e2e/tests/*.rs' >/dev/null; then skip 1 "there is no end-to-end test yet (tests/e2e/tests)"; return; fi
-  build programs cargo build --locked -p bauta-gateway -p bauta -p bauta-lab || return
+  build programs cargo build --locked -p bauta-gateway -p bauta -p bauta-lab -p bauta-bench || return
   counted end-to-end of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-e2e
+  single bench-smoke env BAUTA_PROFILE=debug tests/bench/run --smoke
 }
 
 # Groups of tests/interop/run. It prepares itself by apt among others, which must not happen in a cage.

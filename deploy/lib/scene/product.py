@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DOMAIN = "bauta.localhost"  # names under .localhost are loopback in every browser, so that a person can open the site
 PORT = 8443
 ADMIN = "127.0.0.1:9464"
+FLOWS = 4096  # the default
 
 
 def programs():
@@ -55,6 +56,7 @@ key = "{folder}/key.pem"
 [tunnel]
 mtu = {mtu}
 sessions = {sessions}
+flows = {flows}
 allow = ["203.0.113.0/24", "2001:db8:2::/64"]
 
 [accounts]
@@ -66,14 +68,15 @@ listen = "{admin}"
 
 
 class Gateway:
-    """A gateway, running and answering, with one account."""
+    """A gateway, running and answering, with one account. `extra` is appended to its configuration: further tables."""
 
-    def __init__(self, host, folder, port=PORT, mtu=1420, sessions=16, domain=DOMAIN):
+    def __init__(self, host, folder, port=PORT, mtu=1420, sessions=16, domain=DOMAIN, extra=""):
         self.host, self.folder, self.port, self.domain = host, Path(folder), port, domain
         certificate(self.folder, domain)
         (self.folder / "state").mkdir(exist_ok=True)
         self.config = self.folder / "gateway.toml"
-        self.config.write_text(CONFIG.format(admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions))
+        config = CONFIG.format(admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions, flows=max(FLOWS, sessions))
+        self.config.write_text(config + extra)
         self.program = programs() / "bauta-gateway"
         added = host.run([self.program, "--config", self.config, "user", "add", "guest", "--quiet"])
         link = re.search(r"bauta://\S+", added)

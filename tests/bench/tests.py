@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""The benches' own tests: the report and the register. tests/bench/tests.py"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import unittest
+from contextlib import redirect_stderr
+from pathlib import Path
+from unittest import mock
+
+HERE = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "deploy/lib")]
+
+import benches
+import report
+from course import Course
+from scene.proc import Failed
+
+
+def samples():
+    found = report.Samples("speed")
+    for ours, theirs in ((30, 10), (20, 10), (40, 10)):
+        found.add("TCP", "bauta", ours, "Mbit/s", "higher", {"slow": "ratio >= 2.5"})
+        found.add("TCP", "slow", theirs, "Mbit/s", "higher", {"slow": "ratio >= 2.5"})
+    found.add("TCP", "bare", 100, "Mbit/s", "higher")
+    found.add("memory", "bauta", 41.5, "KiB", "lower", "<= 40")
+    found.miss("absent")
+    return list(found.rows())
+
+
+class Reports(unittest.TestCase):
+    def test_a_row_has_medians_and_the_median_of_ratios(self):
+        row = samples()[0]
+        wanted = {"bench": "speed", "metric": "TCP", "unit": "Mbit/s", "better": "higher", "bauta": 30, "peer": "slow"}
+        wanted |= {"peer_value": 10, "ratio": 3.0, "goal": "ratio >= 2.5", "bound": 100, "runs": 3}
+        self.assertEqual(row, wanted)
+
+    def test_json_has_exactly_these_keys(self):
+        for line in report.json_lines(samples()).splitlines():
+            self.assertEqual(tuple(json.loads(line)), report.COLUMNS)
+
+    def test_goals_of_ratios_and_of_values(self):
+        self.assertEqual([report.verdict(row) for row in samples()], [True, False, None])
+        for goal, ours, ratio, met in (("ratio <= 0.5", 1.0, 0.5, True), ("ratio <= 0.5", 1.0, 0.6, False), (">= 3", 2.0, 9.0, False), ("<= 3", None, 1.0, None)):
+            self.assertIs(report.verdict({"goal": goal, "bauta": ours, "ratio": ratio}), met, goal)
+
+    def test_a_missing_peer_is_seen_everywhere(self):
+        rows = samples()
+        self.assertEqual((rows[-1]["peer"], rows[-1]["ratio"], rows[-1]["runs"]), ("absent", None, 0))
+        self.assertIn("absent", report.table(rows))
+        self.assertIn("1 peers missing (absent)", report.summary(rows, ["absent"], []))
+
+    def test_a_longer_bar_is_better_whatever_the_metric(self):
+        low = report.row("b", "CPU", "s", "lower", 1.0, "p", 2.0, 0.5, "ratio <= 0.5", None, 1)
+        high = report.row("b", "rate", "1/s", "higher", 2.0, "p", 1.0, 2.0, "ratio >= 2", None, 1)
+        first, second = (line[-report.BAR - 10 :] for line in report.plot([low, high]).splitlines())
+        self.assertEqual(first, second)
+        self.assertIn("|", first)
+        self.assertEqual(report.plot([samples()[-1]]), "")
+
+    def test_results_are_appended(self):
+        with tempfile.NamedTemporaryFile("r+") as file, mock.patch.object(report, "RESULTS", file.name):
+            about = {"machine": "1 × abacus", "commit": "c0ffee", "command": "tests/bench/run"}
+            report.append(samples(), about, ["speed: absent is MISSING"])
+            text = file.read()
+        for part in ("c0ffee", "1 × abacus", "- speed: absent is MISSING", "| speed | TCP |", "```text"):
+            self.assertIn(part, text)
+
+
+class Contender:
+    def __init__(self, name, missing=None, fails=False):
+        self.name, self.why, self.fails, self.downs = name, missing, fails, 0
+
+    def missing(self):
+        return self.why
+
+    def down(self):
+        self.downs += 1
+
+
+class Courses(unittest.TestCase):
+    def course(self):
+        options = argparse.Namespace(seconds=1, rounds=3)
+        return Course("test", options, lambda *_: None)
+
+    def test_contenders_alternate_and_who_fails_is_out(self):
+        turns, course = [], self.course()
+
+        def measure(contender):
+            turns.append(contender.name)
+            if contender.fails:
+                raise Failed("no")
+
+        weak = Contender("weak", fails=True)
+        course.alternate([Contender("bauta"), weak], measure, once=[Contender("rare")])
+        self.assertEqual(turns, ["bauta", "weak", "rare", "bauta", "bauta"])
+        self.assertEqual((course.broken, weak.downs), (["weak"], 1))
+        self.assertIn("FAILED", course.notes[0])
+
+    def test_a_missing_peer_is_noted_and_counted(self):
+        course = self.course()
+        course.alternate([Contender("bauta"), Contender("absent", "build it")], lambda _: None)
+        self.assertEqual(course.missing, ["absent"])
+        self.assertIn("build it", course.notes[0])
+
+    def test_nothing_is_measured_without_bauta(self):
+        with self.assertRaises(Failed):
+            self.course().present([Contender("bauta", "build it")])
+
+
+class Register(unittest.TestCase):
+    def test_every_bench_says_what_it_measures(self):
+        for name in benches.NAMES:
+            bench = benches.load(name)
+            self.assertTrue(callable(bench.run), name)
+            self.assertTrue((bench.__doc__ or "").strip(), name)
+            for package in getattr(bench, "PACKAGES", []):
+                self.assertRegex(package, r"^[^:]+:[^:]+$")
+
+    def test_every_file_is_registered(self):
+        files = {file.stem for file in (HERE / "benches").glob("*.py")} - {"__init__"}
+        self.assertEqual(files, set(benches.NAMES))
+
+
+if __name__ == "__main__":
+    said = io.StringIO()
+    with redirect_stderr(said):
+        outcome = unittest.main(exit=False).result
+    sys.stdout.write(said.getvalue())
+    failed = len(outcome.failures) + len(outcome.errors)
+    print(f"{outcome.testsRun - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
