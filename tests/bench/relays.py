@@ -74,7 +74,7 @@ class Hysteria(Relay):
 
 
 class Shadowsocks(Relay):
-    """shadowsocks-libev over TCP, with AES-128-GCM as QUIC has it."""
+    """shadowsocks-libev over TCP, with ChaCha20-Poly1305: the cipher that Debian's build is fastest with."""
 
     name = "shadowsocks"
 
@@ -82,7 +82,7 @@ class Shadowsocks(Relay):
         super().__init__(folder, Path("/usr/bin/ss-server"))
 
     def begin(self, client, gateway, target):
-        common = {"server_port": 8388, "password": PASSWORD, "method": "aes-128-gcm", "timeout": 60, "mode": "tcp_only"}
+        common = {"server_port": 8388, "password": PASSWORD, "method": "chacha20-ietf-poly1305", "timeout": 60, "mode": "tcp_only"}
         near, far = self.folder / "near.json", self.folder / "far.json"
         far.write_text(json.dumps({"server": "0.0.0.0", **common}))
         near.write_text(json.dumps({"server": net.GATEWAY4, "local_address": "127.0.0.1", "local_port": LOCAL_PORT, **common}))

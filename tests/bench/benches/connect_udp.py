@@ -6,7 +6,7 @@ import relays
 
 GOAL = {"masque-go": "ratio >= 2"}
 # name, flows, down, packets under way a flow
-KINDS = (("1 flow up", 1, False, 256), ("1 flow down", 1, True, 256), ("16 flows up", 16, False, 32))
+KINDS = (("1 flow up", 1, False, 64), ("1 flow down", 1, True, 64), ("16 flows up", 16, False, 32))
 
 
 def run(course):

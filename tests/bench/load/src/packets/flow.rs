@@ -7,7 +7,7 @@ use super::wire::Plan;
 /// Packets in one train at most: what one GSO send may carry of 1,200 bytes.
 pub(super) const TRAIN: u64 = 50;
 /// Silence after which everything under way counts as lost.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// The sending end.
 #[derive(Debug)]
