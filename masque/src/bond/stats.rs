@@ -37,6 +37,10 @@ pub struct Report {
     pub held_packets: usize,
     /// Datagrams from the peer that were refused.
     pub refused: u64,
+    /// Reports from the peer that cannot be true.
+    pub lies: u64,
+    /// Whether packets are sent by number now, or plainly.
+    pub numbered: bool,
 }
 
 /// One path.

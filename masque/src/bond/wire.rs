@@ -23,12 +23,11 @@ pub const SYMBOL_HEADER: usize = 4;
 /// The most source packets a repair symbol may be about.
 pub const MAX_SPAN: u16 = 512;
 
-/// The most missing ranges one feedback names.
-pub const MAX_RANGES: usize = 48;
+/// The most bytes of missing ranges in one feedback.
+pub const MAX_RANGES: usize = 960;
 
 /// The longest feedback datagram, bytes.
-pub const MAX_FEEDBACK: usize =
-    FEEDBACK_HEADER + super::MAX_PATHS * PATH_ENTRY + 1 + MAX_RANGES * 4;
+pub const MAX_FEEDBACK: usize = FEEDBACK_HEADER + super::MAX_PATHS * PATH_ENTRY + MAX_RANGES;
 
 const FEEDBACK_HEADER: usize = 1 + 4 + 3 + 3 + 4 + 4 + 4 + 2 + 1;
 const PATH_ENTRY: usize = 1 + 4 + 4 + 4 + 4 + 4;
@@ -164,8 +163,14 @@ impl<'a> Feedback<'a> {
 
     /// Missing ranges in ascending order: how many are there after the end of the one before (or
     /// after `settled`), and how many are missing then.
-    pub fn missing(&self) -> impl Iterator<Item = (u16, u16)> + 'a {
-        self.missing.chunks_exact(4).map(|e| (u16_at(e, 0), u16_at(e, 2)))
+    pub fn missing(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let mut rest = self.missing;
+        std::iter::from_fn(move || {
+            let (there, a) = varint::decode(rest)?;
+            let (gone, b) = varint::decode(&rest[a..])?;
+            rest = &rest[a + b..];
+            Some((there, gone))
+        })
     }
 }
 
@@ -252,15 +257,17 @@ fn feedback(first: u8, bytes: &[u8]) -> Result<Datagram<'_>, WireError> {
     if first & 0x3f != 0 || paths > super::MAX_PATHS {
         return Err(WireError::Range);
     }
-    let (paths, rest) = bytes[FEEDBACK_HEADER..]
+    let (paths, missing) = bytes[FEEDBACK_HEADER..]
         .split_at_checked(paths * PATH_ENTRY)
         .ok_or(WireError::Truncated)?;
-    let (ranges, missing) = rest.split_first().ok_or(WireError::Truncated)?;
-    if usize::from(*ranges) > MAX_RANGES || missing.len() > usize::from(*ranges) * 4 {
+    if missing.len() > MAX_RANGES {
         return Err(WireError::Range);
     }
-    if missing.len() < usize::from(*ranges) * 4 {
-        return Err(WireError::Truncated);
+    let mut at = 0;
+    while at < missing.len() {
+        for _ in 0..2 {
+            at += varint::decode(&missing[at..]).ok_or(WireError::Truncated)?.1;
+        }
     }
     Ok(Datagram::Feedback(Feedback {
         clock: u32_at(bytes, 1),
@@ -308,12 +315,12 @@ pub fn put_probe(context: u64, number: u16, out: &mut Vec<u8>) {
 }
 
 /// Appends a feedback with its Context ID. Of `of` only the plain fields count; at most
-/// [`MAX_PATHS`](super::MAX_PATHS) paths and [`MAX_RANGES`] ranges are written.
+/// [`MAX_PATHS`](super::MAX_PATHS) paths and [`MAX_RANGES`] bytes of ranges are written.
 pub fn put_feedback(
     context: u64,
     of: &Feedback<'_>,
     paths: impl Iterator<Item = PathFeedback>,
-    missing: impl Iterator<Item = (u16, u16)>,
+    missing: impl Iterator<Item = (u64, u64)>,
     out: &mut Vec<u8>,
 ) {
     varint::encode(context, out);
@@ -334,12 +341,13 @@ pub fn put_feedback(
             out.extend_from_slice(&counter.to_be_bytes());
         }
     }
-    let ranges_at = out.len();
-    out.push(0);
-    for (there, gone) in missing.take(MAX_RANGES) {
-        out[ranges_at] += 1;
-        out.extend_from_slice(&there.to_be_bytes());
-        out.extend_from_slice(&gone.to_be_bytes());
+    let end = out.len() + MAX_RANGES;
+    for (there, gone) in missing {
+        if out.len() + varint::len(there) + varint::len(gone) > end {
+            return;
+        }
+        varint::encode(there, out);
+        varint::encode(gone, out);
     }
 }
 

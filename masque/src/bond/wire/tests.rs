@@ -33,7 +33,7 @@ proptest! {
     #[test]
     fn a_feedback_reads_as_it_was_written(
         n in any::<[u32; 4]>(), seqs in any::<[u16; 3]>(), paths in 0usize..9,
-        ranges in prop::collection::vec(any::<(u16, u16)>(), 0..MAX_RANGES),
+        ranges in prop::collection::vec((0u64..20_000, 1u64..300), 0..100),
     ) {
         let of = Feedback {
             clock: n[0], recovered: n[1], duplicates: n[2], given_up: n[3],
@@ -47,10 +47,12 @@ proptest! {
         prop_assert_eq!(got.paths().collect::<Vec<_>>(), (0..paths).map(path).take(8).collect::<Vec<_>>());
         prop_assert_eq!(got.missing().collect::<Vec<_>>(), ranges);
         prop_assert_eq!(Feedback { paths: &[], missing: &[], ..got }, of);
-        for cut in 0..bytes.len() {
+        for cut in 0..26 + paths.min(8) * 21 {
             prop_assert!(parse(&bytes[..cut], 2).is_err());
         }
-        bytes.push(0);
+        bytes.push(0x40);
+        prop_assert_eq!(parse(&bytes, 2), Err(WireError::Truncated));
+        bytes.resize(2 + MAX_FEEDBACK, 0);
         prop_assert_eq!(parse(&bytes, 2), Err(WireError::Range));
     }
 

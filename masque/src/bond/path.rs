@@ -1,0 +1,279 @@
+//! One path: what was sent on it and when, what the peer reported, and what arrived by it.
+
+use super::rate::{Progress, Rate, WIRE};
+use super::wire::PathFeedback;
+use super::{PathId, QuicStats, sequence};
+
+/// Path numbers whose time of sending is remembered; a power of two.
+const NUMBERS: usize = 8_192;
+/// Packets a path may always send at once.
+const BURST_PACKETS: f64 = 10.0;
+/// Time's worth of rate that may be sent at once, seconds: timers are no finer than a millisecond.
+const BURST_SECONDS: f64 = 0.002;
+/// A round trip assumed before any is known, microseconds.
+const FIRST_RTT: f64 = 100_000.0;
+/// Packets a round trip to begin with, and the least rate, bytes a second.
+const FIRST_WINDOW: f64 = 32.0;
+const FIRST_RATE: f64 = 1_250_000.0;
+
+/// Why a report about a path is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lie;
+
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) id: PathId,
+    pub(super) max_payload: usize,
+    pub(super) blocked: bool,
+    pub(super) alive: bool,
+    /// Whether `alive` was taken away from outside.
+    pub(super) held_down: bool,
+    pub(super) standby: bool,
+    pub(super) quic: QuicStats,
+    pub(super) rate: Rate,
+    /// The next path number, and the one above the highest the peer has reported.
+    pub(super) next: u64,
+    pub(super) reported: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) last_sent: u64,
+    /// When `reported` last rose.
+    pub(super) progress_at: u64,
+    pub(super) probed_at: u64,
+    pub(super) srtt: f64,
+    pub(super) rttvar: f64,
+    pub(super) min_rtt: f64,
+    progress: Progress,
+    runs: u64,
+    sent_at: Vec<u64>,
+    tokens: f64,
+    tokens_at: u64,
+    pub(super) incoming: Incoming,
+}
+
+/// What arrived by a path.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    next: u64,
+    received: u64,
+    bytes: u64,
+    runs: u64,
+    pub(super) highest_at: u64,
+}
+
+impl Incoming {
+    /// Counts a datagram; says whether numbers before it are missing.
+    pub(super) fn count(&mut self, now: u64, number: u16, len: usize) -> bool {
+        let number = sequence::expand(number.into(), 16, self.next);
+        self.received += 1;
+        self.bytes += len as u64;
+        if number < self.next {
+            return false;
+        }
+        let gap = number > self.next;
+        self.runs += u64::from(gap);
+        (self.next, self.highest_at) = (number + 1, now);
+        gap
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(super) fn feedback(&self, path: PathId, now: u64) -> PathFeedback {
+        PathFeedback {
+            path,
+            next: self.next as u32,
+            received: self.received as u32,
+            bytes: self.bytes as u32,
+            runs: self.runs as u32,
+            held: now.saturating_sub(self.highest_at).min(u32::MAX.into()) as u32,
+        }
+    }
+}
+
+impl Path {
+    pub(super) fn new(id: PathId, max_payload: usize, limit: Option<f64>, now: u64) -> Self {
+        Self {
+            id,
+            max_payload,
+            blocked: false,
+            alive: true,
+            held_down: false,
+            standby: false,
+            quic: QuicStats::default(),
+            rate: Rate::new(FIRST_RATE, limit),
+            next: 0,
+            reported: 0,
+            sent_bytes: 0,
+            last_sent: 0,
+            progress_at: now,
+            probed_at: 0,
+            srtt: FIRST_RTT,
+            rttvar: FIRST_RTT / 4.0,
+            min_rtt: f64::INFINITY,
+            progress: Progress::default(),
+            runs: 0,
+            sent_at: Vec::new(),
+            tokens: BURST_PACKETS * 1_500.0,
+            tokens_at: now,
+            incoming: Incoming::default(),
+        }
+    }
+
+    /// Whether a report about this path has come.
+    pub(super) fn is_measured(&self) -> bool {
+        self.min_rtt.is_finite()
+    }
+
+    /// Begins measuring anew, at the rate QUIC saw.
+    pub(super) fn restart(&mut self, first: f64, limit: Option<f64>, now: u64) {
+        self.rate = Rate::new(first, limit);
+        self.min_rtt = f64::INFINITY;
+        self.progress_at = now;
+    }
+
+    /// Where to begin: a window of packets a round trip, or what went through without us.
+    pub(super) fn first_rate(&self) -> f64 {
+        let rtt =
+            if self.quic.rtt.is_zero() { FIRST_RTT } else { self.quic.rtt.as_secs_f64() * 1e6 };
+        (FIRST_WINDOW * 1_500.0 / (rtt.max(1_000.0) / 1e6)).max(FIRST_RATE)
+    }
+
+    // Sending.
+
+    fn refill(&mut self, now: u64) {
+        let rate = self.rate.rate();
+        let most = (rate * BURST_SECONDS).max(BURST_PACKETS * 1_500.0);
+        let age = now.saturating_sub(self.tokens_at) as f64 / 1e6;
+        self.tokens = (self.tokens + rate * age).min(most);
+        self.tokens_at = now;
+    }
+
+    /// Whether the path takes a datagram now.
+    pub(super) fn is_ready(&mut self, now: u64) -> bool {
+        self.refill(now);
+        self.tokens >= 0.0 && self.has_room()
+    }
+
+    /// Not more is on its way than the rate explains, should reports stay away.
+    fn has_room(&self) -> bool {
+        let outstanding = (self.next - self.reported) as f64 * 1_500.0;
+        outstanding < (self.rate.rate() * (2.0 * self.srtt + 60_000.0) / 1e6).max(48_000.0)
+            && self.next - self.reported < NUMBERS as u64
+    }
+
+    /// When it takes one, microseconds; now or later.
+    pub(super) fn ready_at(&self, now: u64) -> u64 {
+        // Filled for a millisecond at once, so that timers do not fire for single packets.
+        let wanted = (self.rate.rate() * 0.001).min(BURST_PACKETS * 750.0) - self.tokens;
+        if self.tokens >= 0.0 {
+            return if self.has_room() { now } else { now + 5_000 };
+        }
+        self.tokens_at + (wanted.max(0.0) / self.rate.rate() * 1e6) as u64 + 1
+    }
+
+    /// A datagram of `len` bytes goes out without a path number.
+    pub(super) fn spend(&mut self, now: u64, len: usize) {
+        self.tokens -= (len as u64 + WIRE) as f64;
+        self.last_sent = now;
+    }
+
+    /// A datagram goes out with the next path number; its length follows by
+    /// [`sent`](Self::sent).
+    pub(super) fn number(&mut self, now: u64) -> u64 {
+        if self.sent_at.is_empty() {
+            self.sent_at.resize(NUMBERS, 0);
+        }
+        if self.next == self.reported {
+            self.progress_at = now;
+        }
+        let number = self.next;
+        self.sent_at[number as usize % NUMBERS] = now;
+        self.next += 1;
+        number
+    }
+
+    pub(super) fn sent(&mut self, now: u64, len: usize) {
+        self.sent_bytes += len as u64;
+        self.spend(now, len);
+    }
+
+    pub(super) fn sent_at(&self, number: u64) -> Option<u64> {
+        let known = number < self.next && self.next - number <= NUMBERS as u64;
+        known.then(|| self.sent_at[number as usize % NUMBERS])
+    }
+
+    // Reports.
+
+    /// Takes in what the peer reports: whether anything is new. `clock` is when it was written, by
+    /// the peer's clock.
+    pub(super) fn report(&mut self, now: u64, clock: u64, of: &PathFeedback) -> Result<bool, Lie> {
+        let next = sequence::expand(of.next.into(), 32, self.reported);
+        if next > self.next {
+            return Err(Lie);
+        }
+        if next <= self.reported {
+            return Ok(false);
+        }
+        let received = sequence::expand(of.received.into(), 32, self.progress.received);
+        let bytes = sequence::expand(of.bytes.into(), 32, self.progress.bytes);
+        // Copies made by the network are counted too, within reason.
+        if received > 2 * next + 64 || bytes > 2 * self.sent_bytes + 100_000 {
+            return Err(Lie);
+        }
+        let arrived = clock.saturating_sub(of.held.into());
+        self.progress = Progress { next, received, bytes, arrived };
+        self.runs = sequence::expand(of.runs.into(), 32, self.runs);
+        let sent_at = self.sent_at(next - 1);
+        (self.reported, self.progress_at) = (next, now);
+        let Some(sent_at) = sent_at else { return Ok(true) };
+        let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
+        self.note_rtt(rtt);
+        let delay = arrived as f64 - sent_at as f64;
+        self.rate.on_report(self.progress, delay, self.next, self.min_rtt);
+        Ok(true)
+    }
+
+    fn note_rtt(&mut self, rtt: f64) {
+        if self.min_rtt.is_infinite() {
+            (self.srtt, self.rttvar) = (rtt, rtt / 4.0);
+        }
+        self.min_rtt = self.min_rtt.min(rtt);
+        self.rttvar += ((self.srtt - rtt).abs() - self.rttvar) / 16.0;
+        self.srtt += (rtt - self.srtt) / 8.0;
+    }
+
+    /// Mean length of a run of losses so far; 1 if unknown.
+    pub(super) fn burst(&self) -> f64 {
+        let lost = self.progress.next.saturating_sub(self.progress.received);
+        if self.runs == 0 { 1.0 } else { (lost as f64 / self.runs as f64).max(1.0) }
+    }
+
+    /// How much later than expected a packet may arrive and not be lost, microseconds.
+    pub(super) fn reordering(&self) -> f64 {
+        (self.min_rtt.min(FIRST_RTT) / 32.0).clamp(500.0, 5_000.0) + 3.0 * self.rate.jitter()
+    }
+
+    /// Whether the datagram with `number` sent `at` would have been reported had it arrived.
+    pub(super) fn is_lost(&self, number: u64, at: u64) -> bool {
+        let Some(highest) = self.reported.checked_sub(1) else { return false };
+        let Some(highest_at) = self.sent_at(highest) else { return false };
+        highest >= number + 3 && at as f64 + self.reordering() <= highest_at as f64
+    }
+
+    /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's
+    /// between reports.
+    pub(super) fn patience(&self, interval: f64) -> f64 {
+        self.srtt + (4.0 * self.rttvar).max(5_000.0) + interval + self.rate.queue()
+    }
+
+    /// For how long nothing of what was sent has been reported, microseconds.
+    pub(super) fn silence(&self, now: u64) -> u64 {
+        if self.next == self.reported { 0 } else { now.saturating_sub(self.progress_at) }
+    }
+
+    /// One-way delay expected now, microseconds, by a clock common to all paths.
+    pub(super) fn delay(&self) -> f64 {
+        self.rate.least_delay() + self.rate.queue()
+    }
+}

@@ -1,0 +1,366 @@
+//! How fast a path is sent on: the rate at which packets got through, held against the delay and
+//! the loss they met.
+//!
+//! Loss alone never slows a sender down: what a path loses while less than its capacity is sent (the
+//! *floor*) is the path's nature. What it loses beyond that while more is sent, and delay above the
+//! least one known, are congestion. Rates are bytes a second on the wire, a datagram's share of
+//! UDP, IP and QUIC headers included ([`WIRE`]).
+
+/// Bytes around an HTTP Datagram Payload on the wire: IP 20, UDP 8, QUIC header and tag about 28,
+/// frame and quarter stream id 4.
+pub(super) const WIRE: u64 = 60;
+
+/// The slowest a path is sent on.
+const MIN_RATE: f64 = 16_000.0;
+/// The queueing delay that is aimed at, at most, microseconds.
+const TARGET: f64 = 3_000.0;
+/// Rounds over which the best measurement counts.
+const FILTER: usize = 10;
+/// Queueing delay at which a path is busy without a doubt, microseconds.
+const BUSY: f64 = 1_500.0;
+/// So long a path has to have been busy for its rate to be known, microseconds.
+const BUSY_SPAN: f64 = 8_000.0;
+/// A round lasts at least so long at the receiver, microseconds.
+const MIN_ROUND: u64 = 10_000;
+/// Rounds between two probes for more capacity.
+const PROBE_EVERY: u32 = 8;
+/// After so many rounds in which less than the capacity was sent and the queue stayed, it is
+/// somebody else's.
+const FOREIGN_AFTER: u32 = 4;
+/// How much faster than what got through is sent at first.
+const STARTUP_GAIN: f64 = 2.5;
+/// The share of the capacity once known that is not given up to a rival.
+const FAIR_SHARE: f64 = 0.5;
+
+/// What the receiver reported of a path, counters unwrapped.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// One above the highest path number it has seen.
+    pub(super) next: u64,
+    /// Datagrams that arrived.
+    pub(super) received: u64,
+    /// Bytes of them.
+    pub(super) bytes: u64,
+    /// When the highest arrived, by its clock, microseconds.
+    pub(super) arrived: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Twice as fast each round until no more gets through.
+    Startup,
+    /// Below what got through, until the queue is gone and the floor is known.
+    Drain,
+    /// At the capacity.
+    Cruise,
+}
+
+#[derive(Debug)]
+pub(super) struct Rate {
+    limit: Option<f64>,
+    phase: Phase,
+    rate: f64,
+    /// The rate at which the packets of the round now measured were sent.
+    measured_rate: f64,
+    /// The capacity believed in, and the measurements behind it.
+    capacity: f64,
+    samples: [f64; FILTER],
+    rounds: usize,
+    /// The most the path is known to carry; forgotten slowly.
+    known: f64,
+    floor: Option<f64>,
+    begin: Progress,
+    end: u64,
+    idle_at: u64,
+    full: f64,
+    stalled: u32,
+    /// Least one-way delay, by two spans of thirty seconds, and the round's own.
+    least: [f64; 2],
+    least_since: u64,
+    round_least: f64,
+    jitter: f64,
+    last_delay: Option<f64>,
+    queue: f64,
+    above_brake: u32,
+    above_target: u32,
+    cycle: u32,
+    probes: u32,
+    suspect: Option<(f64, f64)>,
+    delivery: f64,
+    loss: f64,
+    last: Progress,
+    /// Bytes that arrived, and in what time, while the path was never idle: its capacity, however
+    /// little is offered.
+    busy: (f64, f64),
+    was_busy: bool,
+}
+
+impl Rate {
+    /// `first` is where to begin, `limit` a declared cap, both bytes a second.
+    pub(super) fn new(first: f64, limit: Option<f64>) -> Self {
+        let rate = first.max(MIN_RATE).min(limit.unwrap_or(f64::INFINITY));
+        Self {
+            limit,
+            phase: Phase::Startup,
+            rate,
+            measured_rate: rate,
+            capacity: 0.0,
+            samples: [0.0; FILTER],
+            rounds: 0,
+            known: 0.0,
+            floor: None,
+            begin: Progress::default(),
+            end: 0,
+            idle_at: 0,
+            full: 0.0,
+            stalled: 0,
+            least: [f64::INFINITY; 2],
+            least_since: 0,
+            round_least: f64::INFINITY,
+            jitter: 0.0,
+            last_delay: None,
+            queue: 0.0,
+            above_brake: 0,
+            above_target: 0,
+            cycle: 0,
+            probes: 0,
+            suspect: None,
+            delivery: 0.0,
+            loss: 0.0,
+            last: Progress::default(),
+            busy: (0.0, 0.0),
+            was_busy: false,
+        }
+    }
+
+    /// Bytes a second to let out.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// What got through last, bytes a second.
+    pub(super) fn delivery(&self) -> f64 {
+        self.delivery
+    }
+
+    /// Loss lately, 0 to 1.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Queueing delay, microseconds.
+    pub(super) fn queue(&self) -> f64 {
+        self.queue
+    }
+
+    /// Mean difference of successive one-way delays, microseconds.
+    pub(super) fn jitter(&self) -> f64 {
+        self.jitter
+    }
+
+    /// Least one-way delay, microseconds, by a clock of which only differences mean anything.
+    pub(super) fn least_delay(&self) -> f64 {
+        self.least[0].min(self.least[1])
+    }
+
+    /// The sender had nothing to send when `next` was the path's next number: until the peer has
+    /// reported it, measurements say what was offered, not what would go.
+    pub(super) fn idle(&mut self, next: u64) {
+        self.idle_at = next;
+    }
+
+    /// The peer reported; `delay` is the one-way delay of the highest, `next` our next number,
+    /// `rtt` the least round trip, all microseconds.
+    pub(super) fn on_report(&mut self, at: Progress, delay: f64, next: u64, rtt: f64) {
+        self.note_delay(at.arrived, delay);
+        self.note_busy(at, delay);
+        if self.end == 0 {
+            (self.begin, self.end) = (at, next);
+            return;
+        }
+        let long = at.arrived.saturating_sub(self.begin.arrived) >= MIN_ROUND;
+        if at.next >= self.end && long && at.next > self.begin.next + 4 {
+            self.round(at, next, rtt);
+        }
+    }
+
+    fn note_delay(&mut self, arrived: u64, delay: f64) {
+        if arrived.saturating_sub(self.least_since) > 30_000_000 {
+            self.least = [self.least[1], f64::INFINITY];
+            self.least_since = arrived;
+        }
+        self.least[1] = self.least[1].min(delay);
+        self.round_least = self.round_least.min(delay);
+        if let Some(last) = self.last_delay.replace(delay) {
+            self.jitter += ((delay - last).abs() - self.jitter) / 16.0;
+        }
+    }
+
+    fn note_busy(&mut self, at: Progress, delay: f64) {
+        let busy = delay - self.least_delay() > BUSY + 3.0 * self.jitter;
+        let last = std::mem::replace(&mut self.last, at);
+        if busy && self.was_busy && at.arrived > last.arrived {
+            let got = at.received.saturating_sub(last.received) * WIRE;
+            self.busy.0 += (at.bytes.saturating_sub(last.bytes) + got) as f64;
+            self.busy.1 += (at.arrived - last.arrived) as f64;
+        }
+        self.was_busy = busy;
+    }
+
+    fn round(&mut self, at: Progress, next: u64, rtt: f64) {
+        let span = (at.arrived - self.begin.arrived) as f64 / 1e6;
+        let sent = (at.next - self.begin.next) as f64;
+        let got = (at.received.saturating_sub(self.begin.received)) as f64;
+        let bytes = at.bytes.saturating_sub(self.begin.bytes) as f64 + got * WIRE as f64;
+        let loss = (1.0 - got / sent).clamp(0.0, 1.0);
+        let offered = self.idle_at > self.begin.next;
+        self.delivery = bytes / span;
+        self.loss += (loss - self.loss) * (sent / 1_000.0).clamp(0.02, 0.5);
+        self.queue = (self.round_least - self.least_delay()).max(0.0);
+        let slots = if got > 0.0 { bytes / got * sent / span } else { 0.0 };
+        let pass = (1.0 - self.floor.unwrap_or(loss)).max(0.2);
+        let sample = slots.min(self.delivery / pass);
+        let busy = std::mem::take(&mut self.busy);
+        let busy = (busy.1 >= BUSY_SPAN).then(|| busy.0 / busy.1 * 1e6);
+        match self.phase {
+            Phase::Startup => self.startup(rtt, offered, busy),
+            Phase::Drain => self.drain(loss, rtt),
+            Phase::Cruise => self.cruise(loss, sent, sample, offered, rtt),
+        }
+        self.known = self.known.max(self.capacity) * 0.9995;
+        (self.begin, self.end) = (at, next.max(at.next + 1));
+        (self.round_least, self.rounds) = (f64::INFINITY, self.rounds + 1);
+        self.measured_rate = self.rate;
+        self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
+    }
+
+    fn startup(&mut self, rtt: f64, offered: bool, busy: Option<f64>) {
+        if self.delivery > self.full * 1.25 {
+            (self.full, self.stalled) = (self.full.max(self.delivery), 0);
+        } else if !offered {
+            self.stalled += 1;
+        }
+        self.full = self.full.max(self.delivery);
+        self.capacity = self.full;
+        let queued = self.queue > self.brake(rtt) / 2.0;
+        let busy = busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7);
+        self.full = busy.unwrap_or(self.full);
+        if self.stalled >= 2 || busy.is_some() || queued && self.full > 0.0 {
+            self.phase = Phase::Drain;
+            self.rate = self.full * 0.75;
+            self.stalled = 0;
+        } else {
+            self.rate = self.rate.max(STARTUP_GAIN * self.delivery);
+        }
+    }
+
+    fn drain(&mut self, loss: f64, rtt: f64) {
+        self.stalled += 1;
+        if self.measured_rate > self.full * 0.8 || self.queue > self.target(rtt) && self.stalled < 8
+        {
+            return;
+        }
+        self.floor = Some(loss);
+        self.capacity = self.full / (1.0 - loss).max(0.2);
+        self.samples = [0.0; FILTER];
+        self.samples[self.rounds % FILTER] = self.capacity;
+        (self.phase, self.rate, self.cycle) = (Phase::Cruise, self.capacity * 0.97, 2);
+    }
+
+    /// The delay above which a sender gives way.
+    fn brake(&self, rtt: f64) -> f64 {
+        10_000.0 + rtt / 2.0 + 4.0 * self.jitter
+    }
+
+    fn target(&self, rtt: f64) -> f64 {
+        TARGET.min(1_000.0 + rtt / 20.0) + 2.0 * self.jitter
+    }
+
+    fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, rtt: f64) {
+        let floor = self.floor.unwrap_or(loss);
+        let noise = 3.0 * (floor.max(0.003) * (1.0 - floor) / sent).sqrt();
+        let excess = loss - floor > 0.01 + noise;
+        let below = self.measured_rate <= self.capacity;
+        self.above_target = if self.queue > self.target(rtt) { self.above_target + 1 } else { 0 };
+        self.above_brake = if self.queue > self.brake(rtt) { self.above_brake + 1 } else { 0 };
+        if !excess || self.suspect.is_some() {
+            self.learn_floor(loss, sent, below);
+        }
+        if let Some((before, lost)) = self.suspect
+            && self.measured_rate < before * 0.93
+        {
+            // Less was sent. If as much was lost, sending less does not help.
+            self.suspect = None;
+            if loss > lost * 0.6 && self.above_target == 0 {
+                self.floor = Some(loss);
+                self.remember(before, true);
+                self.rate = self.capacity * 0.97;
+                return;
+            }
+        }
+        if excess && self.suspect.is_none() && !offered {
+            self.suspect = Some((self.capacity, loss));
+            self.remember(self.delivery / (1.0 - floor).max(0.2), true);
+            (self.rate, self.cycle, self.probes) = (self.capacity * 0.9, 1, 0);
+            return;
+        }
+        if !offered || sample > self.capacity {
+            self.remember(sample, false);
+        }
+        if self.above_brake >= 3 {
+            self.give_way(sample);
+        } else if self.above_target > FOREIGN_AFTER {
+            self.rate = self.rate.max(self.known * FAIR_SHARE).min(self.capacity);
+        } else if self.above_target > 0 {
+            (self.rate, self.cycle, self.probes) = (self.capacity * 0.94, 1, 0);
+        } else {
+            self.probe(sample, offered);
+        }
+    }
+
+    fn learn_floor(&mut self, loss: f64, sent: f64, below: bool) {
+        if below && self.above_target == 0 {
+            let floor = self.floor.unwrap_or(loss);
+            self.floor = Some(floor + (loss - floor) * (sent / 2_000.0).clamp(0.02, 0.5));
+        }
+    }
+
+    fn remember(&mut self, sample: f64, afresh: bool) {
+        if afresh {
+            self.samples = [0.0; FILTER];
+        }
+        self.samples[self.rounds % FILTER] = sample;
+        self.capacity = self.samples.iter().copied().fold(0.0, f64::max);
+    }
+
+    fn give_way(&mut self, sample: f64) {
+        self.above_brake = 0;
+        let fair = self.known * FAIR_SHARE;
+        let rate = if self.rate * 0.85 < fair { fair.min(self.rate) } else { self.rate * 0.85 };
+        self.rate = rate.min(sample * 1.02).max(MIN_RATE);
+        self.samples = [0.0; FILTER];
+        self.samples[self.rounds % FILTER] = self.rate;
+        self.capacity = self.rate;
+    }
+
+    /// A probe for more now and then; more and faster as long as it gets through.
+    fn probe(&mut self, sample: f64, offered: bool) {
+        self.cycle += 1;
+        if self.probes > 0 && self.cycle >= 2 {
+            // The round after a probe has told what it brought.
+            let grew = sample > self.full * 1.025;
+            self.probes = if grew && !offered { self.probes + 1 } else { 0 };
+            self.cycle = if self.probes > 0 { PROBE_EVERY } else { 2 };
+        }
+        let gain = match self.cycle {
+            PROBE_EVERY.. if !offered => {
+                (self.cycle, self.full) = (0, self.capacity);
+                self.probes = self.probes.max(1);
+                if self.probes > 1 { 1.25 } else { 1.06 }
+            }
+            1 if self.probes > 0 => 0.97,
+            _ => 0.98,
+        };
+        self.rate = self.capacity * gain;
+    }
+}

@@ -1,0 +1,203 @@
+//! What the peer's reports, and its silence, tell the sender.
+
+use super::capsules::CloseCode;
+use super::store::Fate;
+use super::wire::{Feedback, WireError};
+use super::{Bond, Down, PathId, QuicStats, sequence};
+
+/// Untrue reports after which a bond is closed.
+const MAX_LIES: u32 = 100;
+/// Datagrams without a report after which silence means that a path is dead.
+const DOUBT_AFTER: u64 = 5;
+/// Silence of the reports while QUIC's acknowledgements go on, after which the peer is deaf,
+/// microseconds.
+const DEAF_AFTER: u64 = 5_000_000;
+/// Loss above which packets are numbered, and below which no more.
+const NUMBER_ABOVE: f64 = 0.003;
+const PLAIN_BELOW: f64 = 0.001;
+/// Losses in a row of plain packets after which they are numbered.
+const NUMBER_AT_LOSSES: u64 = 3;
+/// Time without loss after which packets go plainly, at first and at most, microseconds. It
+/// doubles each time it proves to have been too short.
+const CLEAN: (u64, u64) = (2_000_000, 64_000_000);
+/// Packets that have to have gone through without loss as well.
+const CLEAN_PACKETS: u64 = 1_000;
+/// Time over which plain packets' losses are counted, microseconds.
+const PLAIN_SPAN: u64 = 500_000;
+
+/// Since when a direction has been clean, and what was counted then.
+#[derive(Debug, Default)]
+pub(super) struct Clean {
+    since: u64,
+    wait: u64,
+    sent: u64,
+    resent: u64,
+    plain_since: u64,
+    plain_sent: u64,
+    plain_lost: u64,
+    plain_bytes: u64,
+    /// What went through plainly, bytes a second.
+    rate: f64,
+}
+
+impl Bond {
+    /// Takes a report in.
+    pub(super) fn handle_feedback(
+        &mut self,
+        now: u64,
+        feedback: &Feedback<'_>,
+    ) -> Result<(), WireError> {
+        let settled = sequence::expand(feedback.settled.into(), 24, self.store.settled());
+        let next = sequence::expand(feedback.next.into(), 24, self.store.settled());
+        let clock = sequence::expand(feedback.clock.into(), 32, self.peer_clock);
+        if clock < self.peer_clock {
+            return Err(WireError::Window);
+        }
+        if next > self.store.next() || settled > next {
+            return self.lie();
+        }
+        self.peer_clock = clock;
+        for entry in feedback.paths() {
+            let Some(path) = self.path(entry.path) else { continue };
+            match path.report(now, clock, &entry) {
+                Ok(true) => self.revive_path(now, entry.path),
+                Ok(false) => {}
+                Err(_) => return self.lie(),
+            }
+        }
+        self.store.settle(settled, &mut self.pool);
+        let mut at = settled;
+        for (there, gone) in feedback.missing() {
+            if there.saturating_add(gone) > next - at {
+                return self.lie();
+            }
+            (at..at + there).for_each(|n| self.store.done(n, &mut self.pool));
+            at += there;
+            (at..at + gone).for_each(|n| self.judge(n));
+            at += gone;
+        }
+        (at..next).for_each(|n| self.store.done(n, &mut self.pool));
+        Ok(())
+    }
+
+    fn lie(&mut self) -> Result<(), WireError> {
+        self.lies += 1;
+        self.counters.lies += 1;
+        if self.lies == MAX_LIES {
+            self.close(CloseCode::Lying);
+        }
+        Err(WireError::Range)
+    }
+
+    /// The peer misses a packet: whether it is lost, or on its way still.
+    fn judge(&mut self, sequence: u64) {
+        let Some(sent) = self.store.get(sequence).filter(|s| s.fate == Fate::Flight) else {
+            return;
+        };
+        let (id, number, at) = (sent.path, sent.number, sent.at);
+        let path = self.paths.iter().find(|p| p.id == id);
+        if path.is_none_or(|p| !p.alive || p.is_lost(number, at)) {
+            self.store.lose(sequence);
+        }
+    }
+
+    /// When silence is to be looked at.
+    pub(super) fn silence_due(&self) -> Option<u64> {
+        let interval = self.interval();
+        let several = self.paths.len() > 1;
+        let of = |p: &super::path::Path| {
+            let silent = (p.next > p.reported).then(|| {
+                let first = p.progress_at + p.patience(interval) as u64 + 1;
+                let again = p.probed_at + (p.silence(self.now) / 2).clamp(2_000, 500_000);
+                first.max(again)
+            });
+            let warm = (several && self.numbered).then(|| p.last_sent.max(p.probed_at) + 100_000);
+            silent.into_iter().chain(warm).min()
+        };
+        self.paths.iter().filter(|p| !p.held_down && !p.blocked).filter_map(of).min()
+    }
+
+    /// Declares dead what is silent, if there is another path.
+    pub(super) fn watch_silence(&mut self, now: u64) {
+        let interval = self.interval();
+        if self.paths.iter().filter(|p| p.alive).count() < 2 {
+            return;
+        }
+        for at in 0..self.paths.len() {
+            let path = &self.paths[at];
+            let doubt = path.silence(now) as f64 > path.patience(interval);
+            if path.alive && doubt && path.next - path.reported >= DOUBT_AFTER {
+                let id = path.id;
+                self.lose_path(now, id, Down::Silence);
+                if self.paths.iter().filter(|p| p.alive).count() < 2 {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A peer whose QUIC acknowledges what its bond never reports does not speak our language.
+    pub(super) fn watch_deafness(&mut self, now: u64, id: PathId) {
+        let Some(path) = self.path(id) else { return };
+        let deaf = path.silence(now) > DEAF_AFTER && path.next - path.reported > 100;
+        if deaf && path.quic.sent.saturating_sub(path.quic.lost) > 2 * path.reported + 100 {
+            self.close(CloseCode::Protocol);
+        }
+    }
+
+    /// Packets are sent by number from the first on, until a path has proven clean.
+    pub(super) fn number(&mut self, now: u64) {
+        if !self.ready || self.numbered {
+            return;
+        }
+        let limit = self.limit();
+        self.numbered = true;
+        let early = now < self.clean.since + 5 * self.clean.wait;
+        let wait = if early { self.clean.wait * 2 } else { CLEAN.0 };
+        self.clean.wait = wait.clamp(CLEAN.0, CLEAN.1);
+        (self.clean.since, self.clean.sent) = (now, self.counters.sources_sent);
+        self.clean.resent = self.counters.retransmissions;
+        for path in &mut self.paths {
+            let first = path.first_rate().max(self.clean.rate);
+            path.restart(first, limit, now);
+        }
+    }
+
+    /// Watches the losses of plain packets, as QUIC counts them.
+    pub(super) fn watch_plain(&mut self, now: u64, before: &QuicStats, stats: &QuicStats) {
+        let clean = &mut self.clean;
+        clean.plain_sent += stats.sent.saturating_sub(before.sent);
+        clean.plain_lost += stats.lost.saturating_sub(before.lost);
+        clean.plain_bytes += stats.acked_bytes.saturating_sub(before.acked_bytes);
+        if self.numbered {
+            return;
+        }
+        let loss = clean.plain_lost as f64 / clean.plain_sent.max(1) as f64;
+        if clean.plain_lost >= NUMBER_AT_LOSSES && loss > NUMBER_ABOVE {
+            self.number(now);
+        } else if now > clean.plain_since + PLAIN_SPAN {
+            let span = (now - clean.plain_since) as f64 / 1e6;
+            clean.rate = (clean.plain_bytes as f64 / span).max(clean.rate * 0.8);
+            (clean.plain_since, clean.plain_sent, clean.plain_lost) = (now, 0, 0);
+            clean.plain_bytes = 0;
+        }
+    }
+
+    /// Goes back to plain packets when a single path has been clean for long enough.
+    pub(super) fn consider_plain(&mut self, now: u64) {
+        if !self.numbered || self.paths.len() > 1 {
+            return;
+        }
+        let sent = self.counters.sources_sent - self.clean.sent;
+        let resent = self.counters.retransmissions - self.clean.resent;
+        if resent as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0) {
+            (self.clean.since, self.clean.sent) = (now, self.counters.sources_sent);
+            self.clean.resent = self.counters.retransmissions;
+        } else if now > self.clean.since + self.clean.wait && sent >= CLEAN_PACKETS {
+            self.numbered = false;
+            (self.clean.since, self.clean.rate) = (now, self.paths[0].rate.delivery());
+            (self.clean.plain_since, self.clean.plain_sent) = (now, 0);
+            self.clean.plain_lost = 0;
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What leaves, in the order of its urgency: reports, what was lost, copies of what must not wait,
+//! probes, and new packets.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::store::{Fate, Sent};
+use super::wire::{self, Source};
+use super::{Bond, PathId, Policy, Queued};
+
+/// Over this time the copies of a packet are spread, microseconds: longer than most bursts of loss,
+/// shorter than an interactive flow notices.
+const COPY_SPREAD: u64 = 8_000;
+/// The chance at which losing all copies of a packet is aimed.
+const COPY_RISK: f64 = 2e-4;
+/// The most copies of a packet.
+const MAX_COPIES: u32 = 4;
+/// Loss below which nothing is copied ahead.
+const COPY_FROM: f64 = 0.003;
+/// The most copies that wait; beyond, packets go without.
+const MAX_PENDING: usize = 1_024;
+/// A warm path is probed this often, microseconds.
+const WARM_PROBE: u64 = 100_000;
+
+/// Copies of packets that are yet to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pending: VecDeque<(u64, u64)>,
+}
+
+impl Copies {
+    pub(super) fn due(&self) -> Option<u64> {
+        self.pending.front().map(|(due, _)| *due)
+    }
+
+    fn push(&mut self, due: u64, sequence: u64) {
+        if self.pending.len() < MAX_PENDING {
+            let at = self.pending.partition_point(|(d, _)| *d <= due);
+            self.pending.insert(at, (due, sequence));
+        }
+    }
+}
+
+impl Bond {
+    /// Takes a packet for the peer.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Queued {
+        let now = self.micros(now);
+        if packet.len() > self.max_packet() {
+            return if self.paths.is_empty() { Queued::NoPath } else { Queued::TooLong };
+        }
+        self.counters.packets += 1;
+        match self.queue.push(now, packet, &mut self.pool) {
+            true => Queued::Taken,
+            false => Queued::Full,
+        }
+    }
+
+    /// Writes the next HTTP Datagram Payload, Context ID included, into `out` (cleared before) and
+    /// says by which path it goes. `None` when nothing may be sent now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<PathId> {
+        let now = self.micros(now);
+        out.clear();
+        if !self.numbered && self.store.settled() == self.store.next() {
+            return self.poll_feedback(now, out).or_else(|| self.poll_plain(now, out));
+        }
+        self.poll_feedback(now, out)
+            .or_else(|| self.poll_lost(now, out))
+            .or_else(|| self.poll_copy(now, out))
+            .or_else(|| self.poll_probe(now, out))
+            .or_else(|| self.poll_new(now, out))
+    }
+
+    /// Without numbers: by the first path that lives, at the declared cap if there is one.
+    fn poll_plain(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        let capped = self.config.cap.is_some();
+        let at = self.paths.iter().position(|p| p.alive && !p.blocked)?;
+        if self.queue.packets == 0 || capped && !self.paths[at].is_ready(now) {
+            return None;
+        }
+        let (target, interval) = self.patience_of_queue();
+        let popped = self.queue.pop(now, target, interval, &mut self.pool)?;
+        out.push(0);
+        out.extend_from_slice(&popped.packet);
+        self.pool.put(popped.packet);
+        self.paths[at].spend(now, out.len());
+        Some(self.paths[at].id)
+    }
+
+    /// How long packets of a flow may wait, and how long the flow has to react: about what lets one
+    /// TCP flow fill the path, microseconds.
+    fn patience_of_queue(&self) -> (u64, u64) {
+        let rtt = self.paths.iter().filter(|p| p.alive).map(|p| p.srtt).fold(0.0, f64::max);
+        let target = (rtt * 0.4).clamp(5_000.0, 100_000.0) + self.spread();
+        (target as u64, (2.0 * rtt).max(100_000.0) as u64)
+    }
+
+    fn poll_lost(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        let sequence = self.store.first_lost()?;
+        let at = self.choose(now, 0)?;
+        self.store.pop_lost();
+        self.counters.retransmissions += 1;
+        let sent = self.write_again(now, at, sequence, out)?;
+        self.counters.repair_bytes += sent as u64;
+        Some(self.paths[at].id)
+    }
+
+    fn poll_copy(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        while self.copies.due()? <= now {
+            let (_, sequence) = *self.copies.pending.front()?;
+            if self.store.get(sequence).is_none() {
+                self.copies.pending.pop_front();
+                continue;
+            }
+            let last = self.store.get(sequence)?.path;
+            let other = self.best(Some(last)).filter(|at| self.paths[*at].is_measured());
+            let at = match other {
+                Some(at) if self.paths[at].is_ready(now) && !self.paths[at].blocked => at,
+                _ => self.choose(now, 0)?,
+            };
+            self.copies.pending.pop_front();
+            self.counters.copies += 1;
+            let sent = self.write_again(now, at, sequence, out)?;
+            self.counters.repair_bytes += sent as u64;
+            return Some(self.paths[at].id);
+        }
+        None
+    }
+
+    /// Writes a packet that was sent before; returns the length.
+    fn write_again(
+        &mut self,
+        now: u64,
+        at: usize,
+        sequence: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let path = &mut self.paths[at];
+        let sent = self.store.get(sequence)?;
+        let number = path.number(now);
+        sent.fate = Fate::Flight;
+        (sent.path, sent.number, sent.at) = (path.id, number, now);
+        sent.times = sent.times.saturating_add(1);
+        let header = Source {
+            number: number as u16,
+            sequence: (sequence & 0xff_ffff) as u32,
+            back: sent.back,
+            copy: true,
+            sparse: sent.sparse,
+            at: 0,
+        };
+        wire::put_source(self.config.agreed.context, &header, out);
+        out.extend_from_slice(&sent.packet);
+        path.sent(now, out.len());
+        Some(out.len())
+    }
+
+    /// Asks for a report where one is overdue, and keeps warm what is not in use.
+    fn poll_probe(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        let interval = self.interval();
+        let several = self.paths.len() > 1;
+        let context = self.config.agreed.context;
+        for path in self.paths.iter_mut().filter(|p| !p.held_down && !p.blocked) {
+            let silent = path.silence(now) as f64 > path.patience(interval);
+            let pause = if silent {
+                (path.silence(now) / 2).clamp(2_000, 500_000)
+            } else if several && path.is_measured() {
+                WARM_PROBE
+            } else if several {
+                WARM_PROBE / 4
+            } else {
+                continue;
+            };
+            let since = if silent { path.probed_at } else { path.last_sent.max(path.probed_at) };
+            if now < since + pause {
+                continue;
+            }
+            path.probed_at = now;
+            let number = path.number(now);
+            wire::put_probe(context, number as u16, out);
+            path.sent(now, out.len());
+            return Some(path.id);
+        }
+        None
+    }
+
+    fn poll_new(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        if self.queue.packets == 0 {
+            self.note_idle(now);
+            return None;
+        }
+        if self.store.is_full() {
+            return None;
+        }
+        let at = self.choose(now, self.queue.bytes)?;
+        if !self.numbered {
+            return self.poll_plain(now, out);
+        }
+        let (target, interval) = self.patience_of_queue();
+        let Some(popped) = self.queue.pop(now, target, interval, &mut self.pool) else {
+            self.note_idle(now);
+            return None;
+        };
+        let sequence = self.store.next();
+        let last = self.queue.follow(popped.bucket, sequence);
+        let back = last.and_then(|l| u16::try_from(sequence - l).ok()).unwrap_or(0);
+        let path = &mut self.paths[at];
+        let number = path.number(now);
+        let header = Source {
+            number: number as u16,
+            sequence: (sequence & 0xff_ffff) as u32,
+            back,
+            copy: false,
+            sparse: popped.sparse,
+            at: 0,
+        };
+        wire::put_source(self.config.agreed.context, &header, out);
+        out.extend_from_slice(&popped.packet);
+        path.sent(now, out.len());
+        let id = path.id;
+        self.store.push(Sent {
+            packet: popped.packet,
+            back,
+            sparse: popped.sparse,
+            fate: Fate::Flight,
+            path: id,
+            number,
+            at: now,
+            first: now,
+            times: 1,
+        });
+        self.counters.sources_sent += 1;
+        self.plan_copies(now, at, sequence, popped.sparse);
+        Some(id)
+    }
+
+    fn plan_copies(&mut self, now: u64, at: usize, sequence: u64, sparse: bool) {
+        if self.config.policy == Policy::Redundant && self.paths.len() > 1 {
+            self.copies.push(now, sequence);
+            return;
+        }
+        let loss = self.paths[at].rate.loss();
+        if !sparse || loss < COPY_FROM || !self.config.repair {
+            return;
+        }
+        let copies = (COPY_RISK.ln() / loss.min(0.5).ln()).ceil() as u32;
+        let copies = copies.saturating_sub(1).clamp(1, MAX_COPIES);
+        for n in 1..=u64::from(copies) {
+            self.copies.push(now + COPY_SPREAD * n / u64::from(copies), sequence);
+        }
+    }
+
+    fn note_idle(&mut self, now: u64) {
+        for path in &mut self.paths {
+            if path.is_ready(now) {
+                path.rate.idle(path.next);
+            }
+        }
+    }
+
+    /// When there will be something to send that waits for its turn only.
+    pub(super) fn send_due(&self) -> Option<u64> {
+        if self.queue.packets == 0 && !self.store.has_lost() {
+            return None;
+        }
+        let usable = self.paths.iter().filter(|p| p.alive && !p.blocked);
+        usable.map(|p| p.ready_at(self.now)).min().map(|due| due.max(self.now + 50))
+    }
+}
