@@ -17,6 +17,7 @@ use crate::{
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
     secret::{MAX_TOKEN, Token},
+    tcp::Transport,
 };
 
 /// The file that is read when none is named, if it exists.
@@ -96,6 +97,7 @@ pub struct File {
     state_dir: Option<PathBuf>,
     packet_limit: Option<PacketLimit>,
     keepalive: Option<Seconds>,
+    transport: Transport,
     qlog: Option<PathBuf>,
     proxy: Proxy,
 }
@@ -155,6 +157,8 @@ pub struct Settings {
     pub packet_limit: u64,
     /// Silence after which a ping is sent.
     pub keepalive: Duration,
+    /// QUIC, TCP, or whichever gets through.
+    pub transport: Transport,
     /// Folder for qlog files.
     pub qlog: Option<PathBuf>,
     /// The local proxies.
@@ -289,6 +293,7 @@ impl File {
             table: self.table.map_or(mark, |table| table.0),
             state_dir: self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             packet_limit: self.packet_limit.map_or(AEAD_LIMIT, |limit| limit.0),
+            transport: self.transport,
             keepalive: Duration::from_secs(self.keepalive.map_or(15, |s| s.0)),
             qlog: self.qlog,
             proxy: self.proxy,

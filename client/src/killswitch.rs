@@ -21,7 +21,7 @@ pub struct Guard<'a> {
     pub tun: &'a str,
     /// The mark of the tunnel's own packets.
     pub mark: u32,
-    /// The gateway's addresses and UDP ports.
+    /// The gateway's addresses and ports, the same for UDP and TCP.
     pub gateways: &'a [SocketAddr],
     /// The addresses of the TUN interface.
     pub addresses: &'a [IpAddr],
@@ -123,7 +123,7 @@ impl Guard<'_> {
             let (family, addr) = family(gateway.ip());
             let _ = writeln!(
                 out,
-                "\t\tmeta mark {:#x} {family} daddr {addr} udp dport {} accept",
+                "\t\tmeta mark {:#x} {family} daddr {addr} meta l4proto {{ tcp, udp }} th dport {} accept",
                 self.mark,
                 gateway.port()
             );
@@ -183,7 +183,7 @@ impl Guard<'_> {
             let (family, addr) = family(gateway.ip());
             let _ = writeln!(
                 out,
-                "\t\t{family} saddr {addr} udp sport {} meta mark set {:#x}",
+                "\t\t{family} saddr {addr} meta l4proto {{ tcp, udp }} th sport {} meta mark set {:#x}",
                 gateway.port(),
                 self.mark
             );
@@ -225,9 +225,15 @@ mod tests {
     fn only_marked_packets_to_the_gateway_pass_outside() {
         let gateways = ["203.0.113.1:443".parse().unwrap(), "[2001:db8::1]:8443".parse().unwrap()];
         let text = guard(&gateways, &[]).ruleset();
-        assert!(text.contains("meta mark 0xba00 ip daddr 203.0.113.1 udp dport 443 accept"));
-        assert!(text.contains("meta mark 0xba00 ip6 daddr 2001:db8::1 udp dport 8443 accept"));
-        assert!(text.contains("ip saddr 203.0.113.1 udp sport 443 meta mark set 0xba00"));
+        assert!(text.contains(
+            "meta mark 0xba00 ip daddr 203.0.113.1 meta l4proto { tcp, udp } th dport 443 accept"
+        ));
+        assert!(text.contains(
+            "meta mark 0xba00 ip6 daddr 2001:db8::1 meta l4proto { tcp, udp } th dport 8443 accept"
+        ));
+        assert!(text.contains(
+            "ip saddr 203.0.113.1 meta l4proto { tcp, udp } th sport 443 meta mark set 0xba00"
+        ));
         assert!(!text.contains("192.168.0.0"));
     }
 

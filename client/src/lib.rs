@@ -36,6 +36,7 @@ pub mod socks;
 pub mod stage;
 pub mod state;
 pub mod status;
+pub mod tcp;
 pub mod tunnel;
 pub mod watch;
 

@@ -39,12 +39,7 @@ fn bind(mark: Option<u32>) -> io::Result<UdpSocket> {
 
 /// What connections are made with. Reads the authorities: once at the start, not again.
 pub fn config(settings: &Settings) -> Result<QuicConfig, Failure> {
-    let roots = match (&settings.pin, &settings.ca) {
-        (Some(pin), _) => Roots::PinnedSpki(pin.0),
-        (None, Some(ca)) => Roots::Pem(ca.clone()),
-        (None, None) => Roots::System,
-    };
-    let tls = ClientTls { roots, transport: TransportConfig::client() };
+    let tls = ClientTls { roots: roots(settings), transport: TransportConfig::client() };
     tls::quic_client_config(&tls).map_err(|e| {
         Failure::new(
             Stage::Certificate,
@@ -52,4 +47,13 @@ pub fn config(settings: &Settings) -> Result<QuicConfig, Failure> {
             "`ca=` in the link names a PEM file; is it there and readable?",
         )
     })
+}
+
+/// Whom to trust to name the gateway.
+pub fn roots(settings: &Settings) -> Roots {
+    match (&settings.pin, &settings.ca) {
+        (Some(pin), _) => Roots::PinnedSpki(pin.0),
+        (None, Some(ca)) => Roots::Pem(ca.clone()),
+        (None, None) => Roots::System,
+    }
 }

@@ -37,6 +37,9 @@ pub struct Status {
     pub server: String,
     /// Its address in use.
     pub gateway: Option<SocketAddr>,
+    /// What carries the tunnel: HTTP/3, or HTTP/2 or HTTP/1.1 over TCP; empty while nothing does.
+    #[serde(default)]
+    pub carriage: String,
     /// Our address towards it.
     pub local: Option<IpAddr>,
     /// Addresses of the interface.
@@ -106,8 +109,11 @@ impl fmt::Display for Status {
         let gateway = self.gateway.map_or_else(|| "not connected".into(), |g| g.to_string());
         writeln!(
             f,
-            "  gateway       {} ({gateway}), round trip {:.1} ms",
-            self.server, self.rtt_ms
+            "  gateway       {} ({gateway}), round trip {:.1} ms{}{}",
+            self.server,
+            self.rtt_ms,
+            if self.carriage.is_empty() { "" } else { ", by " },
+            self.carriage
         )?;
         writeln!(f, "  addresses     {}", list(&self.addresses))?;
         let mut routes = String::new();

@@ -5,6 +5,7 @@
 //! old one is listened to for a while. Reconnecting is the same with no current one, and with the interface,
 //! routes, firewall and addresses left as they are, so that nothing leaks meanwhile.
 
+mod fallback;
 mod report;
 mod rise;
 mod session;
@@ -37,6 +38,7 @@ use crate::{
     status::Phase,
     watch,
 };
+use fallback::{Lanes, News};
 use session::Session;
 use sessions::{Note, Sessions};
 use start::{gateways, hold};
@@ -63,6 +65,7 @@ struct Tunnel<'a> {
     settings: &'a Settings,
     progress: &'a mut dyn Progress,
     endpoint: Endpoint,
+    lanes: Lanes,
     quic: QuicConfig,
     sessions: Sessions,
     system: System<'a>,
@@ -125,6 +128,7 @@ impl<'a> Tunnel<'a> {
             settings,
             progress,
             endpoint,
+            lanes: Lanes::new(),
             quic: quic::config(settings)?,
             sessions: Sessions::new(now),
             system: System::new(settings, held)?,
@@ -147,10 +151,11 @@ impl<'a> Tunnel<'a> {
     async fn run(&mut self) -> Result<(), Failure> {
         let outside = Outside::new(self.system.held().folder());
         let mut outside = outside.map_err(|e| state_failure(&e))?;
-        self.turn(clock::now()).await?;
+        self.turn(None, clock::now()).await?;
         loop {
             let deadline = self.deadline();
-            let may_send = self.sessions.may_send(&mut self.endpoint);
+            let may_send = self.sessions.may_send(&mut self.endpoint, &mut self.lanes);
+            let mut news = None;
             tokio::select! {
                 biased;
                 _ = outside.interrupt.recv() => return Ok(()),
@@ -163,21 +168,24 @@ impl<'a> Tunnel<'a> {
                     self.network_changed(clock::now())?;
                 },
                 _ = self.endpoint.readable() => {}
+                told = self.lanes.news() => news = told,
                 () = self.endpoint.writable() => {}
                 () = readable(&self.sessions, may_send) => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
-            self.turn(clock::now()).await?;
+            self.turn(news, clock::now()).await?;
         }
     }
 
     /// Everything that may be due, each in bounded measure, so that neither direction starves the other.
-    async fn turn(&mut self, now: Instant) -> Result<(), Failure> {
+    async fn turn(&mut self, news: Option<News>, now: Instant) -> Result<(), Failure> {
         self.sessions.now = now;
         self.endpoint.handle_timeout(now, &mut self.sessions);
         self.endpoint.handle_readable(now, &mut self.sessions);
-        if self.sessions.may_send(&mut self.endpoint) {
-            self.sessions.send_batch(&mut self.endpoint).map_err(|e| interface_gone(&e))?;
+        self.lanes(news, now).await?;
+        let Self { sessions, endpoint, lanes, .. } = self;
+        if sessions.may_send(endpoint, lanes) {
+            sessions.send_batch(endpoint, lanes).map_err(|e| interface_gone(&e))?;
         }
         // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
         self.flush_tun()?;
@@ -200,11 +208,15 @@ impl<'a> Tunnel<'a> {
 
     fn deadline(&mut self) -> Instant {
         let far = clock::now() + Duration::from_secs(3600);
-        let mut at =
-            [self.endpoint.timeout(), self.connector.as_ref().map(Connector::timeout), self.retry]
-                .into_iter()
-                .flatten()
-                .fold(far, Instant::min);
+        let mut at = [
+            self.endpoint.timeout(),
+            self.connector.as_ref().map(Connector::timeout),
+            self.retry,
+            self.lanes.due,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(far, Instant::min);
         for session in &self.sessions.list {
             let rtt = self.endpoint.get(session.conn).map_or(Duration::ZERO, |c| c.rtt());
             at = at.min(session.timeout(rtt));
@@ -227,6 +239,7 @@ impl<'a> Tunnel<'a> {
                 let Some(connector) = &mut self.connector else { return Ok(()) };
                 let Some(peer) = connector.won(id, &mut self.endpoint) else { return Ok(()) };
                 self.connector = None;
+                self.lanes.call_off();
                 self.local = watch::source(peer, Some(self.settings.mark));
                 self.sessions.list.push(Session::new(id, peer, now, self.settings));
                 if !self.was_up {
@@ -289,6 +302,7 @@ impl<'a> Tunnel<'a> {
         let retired = self.sessions.get(id).is_some_and(|s| s.retired.is_some());
         let current = self.sessions.current == Some(id);
         self.sessions.remove(id);
+        self.lanes.remove(id);
         if let Some(conn) = self.endpoint.get(id) {
             conn.close(H3_NO_ERROR, b"");
             self.endpoint.touch(id);

@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bauta_masque_io::tcp::road::is_road;
 use bauta_masque_io::tls::{Certified, TicketKey};
 use bauta_masque_io::tun::{TunBatch, TunQueue};
 use bauta_masque_io::udp::UdpSocket;
@@ -29,8 +30,8 @@ use crate::tunnel::Ready;
 use app::Streams;
 pub(crate) use ctx::{Ctx, Told};
 pub(crate) use pipe::{Ends, Inbox, Outbox, Task};
-pub(crate) use roads::{Down, Opened, Up, number};
-use roads::{Roads, is_road};
+use roads::Roads;
+pub(crate) use roads::{Opened, Up};
 
 /// Messages that wait for a worker at most; packets beyond are dropped, control waits.
 pub const MAILBOX: usize = 1024;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bauta_masque_io::tcp::Version;
+
 use super::Tunnel;
 use crate::status::Status;
 
@@ -35,7 +37,16 @@ impl Tunnel<'_> {
             status.traffic.up_dropped += lost.malformed;
             status.traffic.down_dropped += lost.full + lost.refused;
         }
+        if let Some(lane) = current.and_then(|id| self.lanes.get(id)) {
+            status.rtt_ms = lane.rtt.as_secs_f64() * 1e3;
+            status.carriage = match lane.version {
+                Version::Http2 => "HTTP/2 over TCP",
+                Version::Http1 => "HTTP/1.1 over TCP",
+            }
+            .into();
+        }
         if let Some(conn) = conn {
+            status.carriage = "HTTP/3".into();
             status.rtt_ms = conn.rtt().as_secs_f64() * 1e3;
             status.packets_protected = conn.packets_protected();
         }

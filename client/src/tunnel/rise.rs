@@ -3,9 +3,10 @@
 use std::{net::IpAddr, time::Instant};
 
 use bauta_masque::datagram::H3_NO_ERROR;
-use bauta_masque_io::ConnId;
+use bauta_masque_io::{ConnId, tcp::road::is_road};
 use tracing::{info, warn};
 
+use super::fallback::{COMEBACK, link};
 use super::session::MIN_IPV6;
 use super::system::Wanted;
 use super::{OVERLAP, Tunnel, lease_of};
@@ -19,17 +20,20 @@ impl Tunnel<'_> {
     pub(super) async fn advance(&mut self, now: Instant) -> Result<(), Failure> {
         let ids: Vec<ConnId> = self.sessions.list.iter().map(|s| s.conn).collect();
         for id in ids {
-            let Self { endpoint, sessions, .. } = self;
-            let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
-                continue;
-            };
+            let Self { endpoint, sessions, lanes, .. } = self;
+            let Some(session) = sessions.get(id) else { continue };
             if session.retired.is_some_and(|end| now >= end) {
-                conn.close(H3_NO_ERROR, b"");
-                endpoint.touch(id);
+                if let Some(conn) = endpoint.get(id) {
+                    conn.close(H3_NO_ERROR, b"");
+                    endpoint.touch(id);
+                }
+                lanes.remove(id);
                 sessions.remove(id);
                 continue;
             }
-            if session.is_mtu_known(conn, now) {
+            if let Some(conn) = endpoint.get(id)
+                && session.is_mtu_known(conn, now)
+            {
                 let mtu = session.mtu(conn);
                 if let Err(failure) = self.ask(id, mtu, now) {
                     self.lost(id, failure, now)?;
@@ -111,7 +115,8 @@ impl Tunnel<'_> {
         }
         self.backoff.reset();
         self.failure = None;
-        self.retry = None;
+        // While TCP carries the tunnel QUIC is tried again.
+        self.retry = is_road(id).then_some(now + COMEBACK);
         if !std::mem::replace(&mut self.was_up, true) {
             self.progress.up();
         }
@@ -123,8 +128,8 @@ impl Tunnel<'_> {
 
     /// Brings the machine to what the session `id` has been given.
     pub(super) async fn apply(&mut self, id: ConnId) -> Result<(), Failure> {
-        let Self { endpoint, sessions, .. } = self;
-        let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
+        let Self { endpoint, sessions, lanes, .. } = self;
+        let (Some(session), Some(conn)) = (sessions.get(id), link(endpoint, lanes, id)) else {
             return Ok(());
         };
         let path = session.mtu(conn);

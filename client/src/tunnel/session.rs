@@ -11,7 +11,7 @@ use bauta_masque::{
     dns::DnsConfig,
     route::IpRange,
 };
-use bauta_masque_io::{ConnId, Connection, StreamError};
+use bauta_masque_io::{Carrier, ConnId, Connection, StreamError, tcp::road::is_road};
 
 use crate::{
     config::Settings,
@@ -28,6 +28,8 @@ const MTU_PATIENCE: Duration = Duration::from_secs(1);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a family that was asked for may lag behind the other.
 const FAMILY_PATIENCE: Duration = Duration::from_millis(500);
+/// Nothing is due.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The least MTU that IPv6 runs on (RFC 8200 §5).
 pub(super) const MIN_IPV6: u16 = 1280;
 /// The MTU where datagrams travel in capsules, and no packet size binds.
@@ -72,6 +74,8 @@ pub(super) struct Session {
     pub(super) leaving: bool,
     /// HTTP Datagrams are enabled; capsules carry packets otherwise.
     pub(super) datagrams: bool,
+    /// Carried by TCP, which looks after itself.
+    over_tcp: bool,
     asked_v4: bool,
     asked_v6: bool,
     answered: (bool, bool),
@@ -100,6 +104,7 @@ impl Session {
             retired: None,
             leaving: false,
             datagrams: false,
+            over_tcp: is_road(conn),
             asked_v4: false,
             asked_v6: false,
             answered: (false, false),
@@ -150,6 +155,25 @@ impl Session {
             ),
         })?;
         self.stream = Some(stream);
+        self.want(conn, (v4, v6), lease);
+        (self.step, self.since) = (Step::Asked, now);
+        Ok(())
+    }
+
+    /// A stream over TCP was accepted: what remains is to ask for addresses.
+    pub(super) fn accepted_over_tcp(
+        &mut self,
+        road: &mut impl Carrier,
+        families: (bool, bool),
+        lease: Lease,
+        now: Instant,
+    ) {
+        self.stream = Some(0);
+        self.want(road, families, lease);
+        (self.step, self.since) = (Step::Accepted, now);
+    }
+
+    fn want(&mut self, conn: &mut impl Carrier, (v4, v6): (bool, bool), lease: Lease) {
         (self.asked_v4, self.asked_v6) = (v4, v6);
         let any = |held: Option<IpAddr>, any: Net| Prefix::host(held.unwrap_or_else(|| any.addr()));
         let mut want = Vec::new();
@@ -161,12 +185,10 @@ impl Session {
         }
         self.ip.request_addresses(&want);
         self.transmit(conn);
-        (self.step, self.since) = (Step::Asked, now);
-        Ok(())
     }
 
     /// Writes the capsules that wait.
-    pub(super) fn transmit(&mut self, conn: &mut Connection) {
+    pub(super) fn transmit(&mut self, conn: &mut (impl Carrier + ?Sized)) {
         let Some(stream) = self.stream else { return };
         while let Some(bytes) = self.ip.poll_transmit() {
             conn.send_body(stream, bytes, false);
@@ -272,12 +294,13 @@ impl Session {
                 let end = self.since + ANSWER_PATIENCE;
                 self.assigned_since.map_or(end, |since| end.min(since + FAMILY_PATIENCE))
             }
+            Step::Ready if self.over_tcp => self.since + FAR,
             Step::Ready => self.liveness.timeout(rtt),
         }
     }
 
     /// The largest packet that fits, bytes.
-    pub(super) fn mtu(&self, conn: &Connection) -> u16 {
+    pub(super) fn mtu(&self, conn: &(impl Carrier + ?Sized)) -> u16 {
         let stream = self.stream.unwrap_or(0);
         match conn.max_datagram_payload(stream) {
             Some(max) if self.datagrams => u16::try_from(max.saturating_sub(1)).unwrap_or(u16::MAX),

@@ -10,12 +10,12 @@ use bauta_masque::{
     fragment,
 };
 use bauta_masque_io::{
-    App, Closed, ConnId, Connection, DatagramError, Endpoint, Event,
+    App, Carrier, Closed, ConnId, Connection, DatagramError, Endpoint, Event,
     connection::HIGH_WATER,
     tun::{TunBatch, TunQueue},
 };
 
-use super::session::Session;
+use super::{fallback::Lanes, session::Session};
 use crate::{
     headers,
     stage::{Failure, Stage},
@@ -88,23 +88,42 @@ impl Sessions {
     }
 
     /// Whether the current connection takes packets; without one they wait in the interface.
-    pub(super) fn may_send(&self, endpoint: &mut Endpoint) -> bool {
+    pub(super) fn may_send(&self, endpoint: &mut Endpoint, lanes: &mut Lanes) -> bool {
         let Some(session) = self.current() else { return false };
+        if let Some(lane) = lanes.get(session.conn) {
+            return lane.road.queued(0) < HIGH_WATER;
+        }
         let Some(conn) = endpoint.get(session.conn) else { return false };
         let queued = session.stream.map_or(0, |stream| conn.queued(stream));
         conn.datagrams_queued() < MAX_QUEUED && queued < HIGH_WATER
     }
 
     /// Sends one batch from the interface. An error means that the interface is gone.
-    pub(super) fn send_batch(&mut self, endpoint: &mut Endpoint) -> io::Result<()> {
+    pub(super) fn send_batch(
+        &mut self,
+        endpoint: &mut Endpoint,
+        lanes: &mut Lanes,
+    ) -> io::Result<()> {
         let (Some(id), Some(tun)) = (self.current, self.tun.as_mut()) else { return Ok(()) };
         match tun.try_recv(&mut self.batch) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(e) => return Err(e),
         }
-        let Some(session) = self.list.iter_mut().find(|s| s.conn == id) else { return Ok(()) };
-        let Some(conn) = endpoint.get(id) else { return Ok(()) };
+        if let Some(lane) = lanes.get(id) {
+            self.forward(&mut lane.road);
+        } else if let Some(conn) = endpoint.get(id) {
+            self.forward(conn);
+            endpoint.touch(id);
+        }
+        Ok(())
+    }
+
+    /// Sends the batch on `conn`.
+    fn forward(&mut self, conn: &mut impl Carrier) {
+        let id = conn.id();
+        let Some(tun) = self.tun.as_mut() else { return };
+        let Some(session) = self.list.iter_mut().find(|s| s.conn == id) else { return };
         let mut road = Road { now: self.now, session, conn, tun, traffic: &mut self.traffic };
         let max = road.max_payload();
         self.batch.for_each(|packet| {
@@ -120,11 +139,9 @@ impl Sessions {
             }
         });
         road.session.liveness.sent(self.now);
-        endpoint.touch(id);
-        Ok(())
     }
 
-    fn arrived(&mut self, conn: &mut Connection, payload: &mut [u8]) {
+    fn arrived(&mut self, conn: &mut impl Carrier, payload: &mut [u8]) {
         let Self { now, list, tun, traffic, policy, .. } = self;
         let Some(session) = list.iter_mut().find(|s| s.conn == conn.id()) else { return };
         match session.ip.handle_datagram(*now, payload, policy) {
@@ -138,13 +155,18 @@ impl Sessions {
             Verdict::Reply(icmp) => {
                 traffic.icmp_errors += 1;
                 let stream = session.stream.unwrap_or(0);
-                let _ = conn.send_datagram(stream, &CONTEXT_ID_ZERO, &icmp.packet);
+                if session.datagrams {
+                    let _ = conn.send_datagram(stream, &CONTEXT_ID_ZERO, &icmp.packet);
+                } else if conn.queued(stream) < HIGH_WATER {
+                    let capsule = capsule::encode_datagram_capsule(&CONTEXT_ID_ZERO, &icmp.packet);
+                    conn.send_body(stream, capsule, false);
+                }
             }
             Verdict::Drop(_) => traffic.down_dropped += 1,
         }
     }
 
-    fn data(&mut self, conn: &mut Connection, stream: u64) {
+    pub(super) fn data(&mut self, conn: &mut impl Carrier, stream: u64) {
         loop {
             let n = conn.recv_body(stream, &mut self.chunk);
             if n == 0 {
@@ -174,7 +196,7 @@ impl Sessions {
         }
     }
 
-    fn events(&mut self, conn: &mut Connection) {
+    fn events(&mut self, conn: &mut impl Carrier) {
         let id = conn.id();
         while let Some(event) = self.get(id).and_then(|s| s.ip.poll_event()) {
             if let IpEvent::DatagramCapsule(payload) = event {
@@ -226,15 +248,15 @@ impl Sessions {
 }
 
 /// One session's way out, borrowed for a batch.
-struct Road<'a> {
+struct Road<'a, C> {
     now: Instant,
     session: &'a mut Session,
-    conn: &'a mut Connection,
+    conn: &'a mut C,
     tun: &'a mut TunQueue,
     traffic: &'a mut Traffic,
 }
 
-impl Road<'_> {
+impl<C: Carrier> Road<'_, C> {
     fn max_payload(&self) -> usize {
         match self.session.stream.and_then(|s| self.conn.max_datagram_payload(s)) {
             Some(max) if self.session.datagrams => max,

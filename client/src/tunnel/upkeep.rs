@@ -9,6 +9,7 @@ use super::session::{MIN_IPV6, Step};
 use crate::connect::{Connector, PATIENCE, RETRY};
 use crate::liveness::{Action, MIN_SILENCE};
 use crate::stage::Failure;
+use crate::tcp::Transport;
 use crate::{quic, watch};
 
 impl Tunnel<'_> {
@@ -51,6 +52,10 @@ impl Tunnel<'_> {
         if self.retry.is_some_and(|at| now >= at) && !self.is_connecting() {
             self.retry = None;
             let patience = if self.was_up { RETRY } else { PATIENCE };
+            self.race(now);
+            if self.settings.transport == Transport::Tcp {
+                return Ok(());
+            }
             self.connector =
                 Some(Connector::new(now, &self.gateways, &self.settings.sni, patience));
         }
@@ -58,7 +63,7 @@ impl Tunnel<'_> {
         if let Err(failure) = connector.advance(now, &mut self.endpoint, &mut self.quic) {
             self.connector = None;
             if !self.was_up {
-                return Err(failure);
+                return self.without_quic(failure, now);
             }
             self.again(&failure, now);
         }

@@ -1,29 +1,23 @@
 //! CONNECT-UDP and CONNECT-IP over HTTP/2 and HTTP/1.1: from a request to a worker, and bytes both
 //! ways between it and the client's stream.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bauta_masque::request::Ask;
-use bauta_masque_io::{Header, NameValue};
+use bauta_masque_io::tcp::road::{self, RoadEnd, read_piece};
+use bauta_masque_io::{ConnId, Header, NameValue};
 use bauta_web::Body;
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::accounts::Grant;
 use crate::shared::Everything;
-use crate::worker::{Carried, Down, Message, Opened, Up, number};
-
-/// Bytes read from a client at once.
-const READ: usize = 32 * 1024;
-
-/// Bytes written to a client at once: capsules are small, and each write is a TLS record.
-const WRITE: usize = 16 * 1024;
+use crate::worker::{Carried, Message, Opened, Up};
 
 /// How long a tunnel whose client has ended its side may take to end ours.
 const LINGER: Duration = Duration::from_secs(10);
@@ -31,15 +25,13 @@ const LINGER: Duration = Duration::from_secs(10);
 /// How many tunnels came this way.
 static ROADS: AtomicU64 = AtomicU64::new(0);
 
-/// The TCP side's end of a tunnel. When it goes, the worker learns that the stream is gone.
-struct Road {
-    id: u64,
+/// The way to a tunnel's worker. When it goes, the worker learns that the stream is gone.
+struct Ear {
+    id: ConnId,
     worker: mpsc::Sender<Message>,
-    down: mpsc::UnboundedReceiver<Down>,
-    queued: Arc<AtomicUsize>,
 }
 
-impl Road {
+impl Ear {
     fn message(&self, up: Up) -> Message {
         Message::Road(self.id, Carried(up))
     }
@@ -49,7 +41,7 @@ impl Road {
     }
 }
 
-impl Drop for Road {
+impl Drop for Ear {
     fn drop(&mut self) {
         let gone = self.message(Up::Gone);
         if let Err(mpsc::error::TrySendError::Full(gone)) = self.worker.try_send(gone) {
@@ -71,14 +63,12 @@ pub(super) async fn tunnel(
 ) -> Option<Response<Body>> {
     let nth = ROADS.fetch_add(1, Ordering::Relaxed);
     let worker = shared.workers.get(usize::try_from(nth).ok()? % shared.workers.len())?.clone();
-    let (sender, down) = mpsc::unbounded_channel();
-    let queued = Arc::new(AtomicUsize::new(0));
-    let mut road = Road { id: number(nth), worker, down, queued: queued.clone() };
-    let opened = Opened { ask, grant, down: sender, queued };
-    if !road.tell(Up::Open(Box::new(opened))).await {
+    let ear = Ear { id: road::number(nth), worker };
+    let (opened, mut end) = Opened::new(ear.id, ask, grant);
+    if !ear.tell(Up::Open(opened)).await {
         return None;
     }
-    let Down::Head(head, ended) = road.down.recv().await? else { return None };
+    let (head, ended) = end.head().await?;
     let mut response = Response::new(Body::empty());
     for field in &head {
         if field.name() == b":status" {
@@ -103,7 +93,7 @@ pub(super) async fn tunnel(
     }
     tokio::spawn(async move {
         if let Ok(client) = upgraded.await {
-            pump(TokioIo::new(client), road).await;
+            pump(TokioIo::new(client), &ear, end).await;
         }
     });
     Some(response)
@@ -116,54 +106,23 @@ fn append(response: &mut Response<Body>, field: &Header) -> Option<()> {
 }
 
 /// Copies both ways until our side has ended, or the client is gone.
-async fn pump(client: impl AsyncRead + AsyncWrite, mut road: Road) {
-    let (mut reader, mut writer) = tokio::io::split(client);
-    let (_, closed) = mpsc::unbounded_channel();
-    let mut down = std::mem::replace(&mut road.down, closed);
-    let queued = road.queued.clone();
+async fn pump(client: impl AsyncRead + AsyncWrite, ear: &Ear, mut end: RoadEnd) {
+    let (mut reader, writer) = tokio::io::split(client);
     let up = async {
         let mut buffer = BytesMut::new();
-        loop {
-            buffer.reserve(READ);
-            let Ok(n) = (&mut reader).take(READ as u64).read_buf(&mut buffer).await else { return };
-            let more = n > 0;
-            let told = if more { Up::Body(buffer.split().freeze()) } else { Up::End };
-            if !road.tell(told).await || !more {
-                break;
-            }
-        }
-        tokio::time::sleep(LINGER).await;
-    };
-    let down = async {
-        let mut buffer = Vec::with_capacity(2 * WRITE);
-        while let Some(first) = down.recv().await {
-            let mut next = Some(first);
-            let mut last = false;
-            while let Some(told) = next {
-                match told {
-                    Down::Body(bytes) => buffer.extend_from_slice(&bytes),
-                    Down::End => last = true,
-                    Down::Head(..) => {}
-                    Down::Abort => return,
-                }
-                if last || buffer.len() >= WRITE {
-                    break;
-                }
-                next = down.try_recv().ok();
-            }
-            if writer.write_all(&buffer).await.is_err() || writer.flush().await.is_err() {
+        while let Some(bytes) = read_piece(&mut reader, &mut buffer).await {
+            let ended = bytes.is_empty();
+            let up = if ended { Up::End } else { Up::Body(bytes) };
+            if !ear.tell(up).await {
                 return;
             }
-            queued.fetch_sub(buffer.len(), Ordering::Relaxed);
-            buffer.clear();
-            if last {
-                let _ = writer.shutdown().await;
-                return;
+            if ended {
+                return tokio::time::sleep(LINGER).await;
             }
         }
     };
     tokio::select! {
         () = up => {}
-        () = down => {}
+        () = end.write_to(writer) => {}
     }
 }

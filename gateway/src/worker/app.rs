@@ -162,7 +162,7 @@ impl Streams {
     }
 
     /// Ends a stream from our side.
-    fn end(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, end: End) {
+    pub(super) fn end(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, end: End) {
         end.apply(conn, stream);
         self.remove(conn, stream);
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use super::roads::is_road;
+use bauta_masque_io::tcp::road::is_road;
+
 use super::{Message, Worker};
 use crate::metrics::Dropped;
 

@@ -6,6 +6,7 @@
 mod accept;
 pub mod client;
 mod connection;
+pub mod road;
 
 use std::error::Error;
 use std::future::Future;

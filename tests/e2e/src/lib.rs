@@ -13,6 +13,7 @@
 mod client;
 mod gateway;
 mod internet;
+pub mod leaks;
 mod machine;
 mod measure;
 mod pki;

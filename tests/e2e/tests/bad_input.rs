@@ -84,7 +84,7 @@ fn a_port_in_use_is_named() {
         scene.clients[0].ping("203.0.113.2", "-c3 -i0.1")?.assert_lossless()?;
         let client = &scene.clients[0];
         let _nc = client.ns.start("nc", &["-l", "-s", "127.0.0.1", "-p", "1080"])?;
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        client.ns.shell("until ss -Hltn | grep -q 127.0.0.1:1080; do sleep 0.1; done")?;
         judge(&client.bauta(&["proxy"])?, 1, &["127.0.0.1:1080"])
     });
 }

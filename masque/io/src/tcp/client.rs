@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version as HttpVersion};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version as HttpVersion,
+};
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper::ext::Protocol;
 use hyper::upgrade::{self, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use quiche::h3::{Header, NameValue};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -68,6 +71,30 @@ pub struct TunnelRequest {
     pub path: String,
     /// Further fields.
     pub fields: HeaderMap,
+}
+
+impl TunnelRequest {
+    /// The request of an HTTP/3 header list. HTTP/1.1's upgrade token is `protocol`.
+    ///
+    /// # Errors
+    /// A field that is none.
+    pub fn new(protocol: &'static str, list: &[Header]) -> Result<Self, http::Error> {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let (authority, path) = (String::new(), String::new());
+        let mut request = Self { protocol, authority, path, fields: HeaderMap::new() };
+        for field in list {
+            match field.name() {
+                b":authority" => request.authority = text(field.value()),
+                b":path" => request.path = text(field.value()),
+                [b':', ..] => {}
+                name => {
+                    let name = HeaderName::from_bytes(name)?;
+                    request.fields.append(name, HeaderValue::from_bytes(field.value())?);
+                }
+            }
+        }
+        Ok(request)
+    }
 }
 
 /// An answer, and the tunnel's bytes if it was accepted.
