@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bauta_e2e::leaks::{assert_no_leaks, leaks, restless};
 use bauta_e2e::{Machine, Pings, SOON, Setting, json, play};
-use bauta_lab::clock::now_ns;
 use bauta_lab::Capture;
+use bauta_lab::clock::now_ns;
 
 const V4: &str = "203.0.113.2";
 
