@@ -22,6 +22,9 @@ pub struct Cli {
     /// Where a running tunnel keeps its state.
     #[arg(long, global = true, env = "BAUTA_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// This machine's key; /etc/bauta/client.key for root, ~/.config/bauta/client.key for others.
+    #[arg(long, global = true, env = "BAUTA_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     /// Say more; twice: much more. RUST_LOG says exactly what.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -71,6 +74,13 @@ pub enum Command {
         /// Where the HTTP proxy listens.
         #[arg(long, value_parser = local)]
         http: Option<SocketAddr>,
+    },
+    /// Print the public key of this machine, which is made the first time. Whoever runs the gateway lets it in by
+    /// `bauta-gateway user add NAME --key KEY`; the link then needs no secret.
+    Key {
+        /// Make a new one; the old one opens nothing any more from here.
+        #[arg(long)]
+        replace: bool,
     },
     /// Check the configuration, this machine and the way to the gateway; changes nothing.
     Check,

@@ -30,7 +30,9 @@ use crate::{
     console::Console,
     control,
     dial::{Dialer, Target},
-    forward, proxy,
+    forward,
+    key::{self, KeyError},
+    proxy,
     stage::{Failure, Stage, exit},
     state::Folder,
     status::Phase,
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
             let settings = Settings::load(with_link(sources, cli.link_file.as_deref(), None)?)?;
             block_on(serve_proxies(settings, socks, http))
         }
+        Command::Key { replace } => show_key(&sources, replace),
         Command::Check => {
             let settings = Settings::load(with_link(sources, cli.link_file.as_deref(), None)?)?;
             block_on(async {
@@ -93,7 +96,21 @@ fn sources(cli: &Cli) -> Sources {
         name: cli.name.clone(),
         state_dir: cli.state_dir.clone(),
         link: None,
+        key_file: cli.key_file.clone(),
     }
+}
+
+/// Prints the public key of this machine.
+fn show_key(sources: &Sources, replace: bool) -> anyhow::Result<u8> {
+    let path = sources.key_path()?;
+    let key = match key::load(&path) {
+        Ok(key) if !replace => key,
+        Err(KeyError::Absent(_)) => key::create(&path, false)?,
+        Err(error) if !replace => return Err(error.into()),
+        _ => key::create(&path, true)?,
+    };
+    writeln!(io::stdout(), "{}", key::public_text(&key))?;
+    Ok(0)
 }
 
 /// Adds the link: given in words, in a file, or in the environment, in this order.

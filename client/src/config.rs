@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::{
+    key::{self, Credential},
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
     secret::{MAX_TOKEN, Token},
@@ -77,6 +79,7 @@ pub struct File {
     server: Option<Server>,
     token: Option<Token>,
     token_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     sni: Option<String>,
     ca: Option<PathBuf>,
     #[serde(deserialize_with = "parsed")]
@@ -118,7 +121,7 @@ pub struct Settings {
     /// Where the gateway is.
     pub server: Server,
     /// The credential.
-    pub token: Token,
+    pub credential: Credential,
     /// The name in the certificate, in the handshake and in `:authority`.
     pub sni: String,
     /// A PEM file of authorities instead of the system's.
@@ -176,6 +179,8 @@ pub struct Sources {
     pub name: Option<String>,
     /// `--state-dir`, or `BAUTA_STATE_DIR`.
     pub state_dir: Option<PathBuf>,
+    /// `--key-file`, or `BAUTA_KEY_FILE`.
+    pub key_file: Option<PathBuf>,
 }
 
 /// The folder for state when none is given.
@@ -195,7 +200,16 @@ impl Sources {
         if let Some(dir) = &self.state_dir {
             file.state_dir = Some(dir.clone());
         }
+        if let Some(path) = &self.key_file {
+            file.key_file = Some(path.clone());
+        }
         Ok(file)
+    }
+
+    /// Where this machine's key is, or would be.
+    pub fn key_path(&self) -> Result<PathBuf, ConfigError> {
+        let path = self.file()?.key_file.or_else(key::default_path);
+        path.ok_or_else(|| ConfigError::Missing("no home for a key: set `key_file`".into()))
     }
 
     /// The state folder alone, for which no link is needed: where it is, and the tunnel's name.
@@ -245,13 +259,17 @@ impl File {
             Some(link) => link,
             None => Link {
                 server: self.server.ok_or_else(|| {
-                    missing("no gateway is named: give a link, or `server` and `token_file` in the configuration")
+                    missing(
+                        "no gateway is named: give a link, or set `server` in the configuration",
+                    )
                 })?,
                 token: match (self.token, self.token_file) {
-                    (Some(token), None) => token,
-                    (None, Some(path)) => read_token(&path)?,
-                    (Some(_), Some(_)) => return Err(missing("`token` and `token_file` exclude each other")),
-                    (None, None) => return Err(missing("no token: set `token_file` (or `token`), or give a link")),
+                    (Some(token), None) => Some(token),
+                    (None, Some(path)) => Some(read_token(&path)?),
+                    (Some(_), Some(_)) => {
+                        return Err(missing("`token` and `token_file` exclude each other"));
+                    }
+                    (None, None) => None,
                 },
                 sni: self.sni,
                 ca: self.ca,
@@ -261,6 +279,18 @@ impl File {
                 ip: self.ip_template,
                 udp: self.udp_template,
             },
+        };
+        let credential = match link.token {
+            Some(token) => Credential::Bearer(token),
+            None => {
+                let path = self.key_file.or_else(key::default_path);
+                let path =
+                    path.ok_or_else(|| missing("no token, and no home for a key: set `key_file`"))?;
+                let read = key::load(&path);
+                let key =
+                    read.map_err(|e| ConfigError::Missing(format!("the link has no token: {e}")))?;
+                Credential::Key(Arc::new(key))
+            }
         };
         let name = self.name.map_or_else(|| DEFAULT_NAME.into(), |name| name.0);
         let (ipv4, ipv6) = (self.ipv4.unwrap_or(true), self.ipv6.unwrap_or(true));
@@ -273,7 +303,7 @@ impl File {
         Ok(Settings {
             sni: link.sni.unwrap_or_else(|| link.server.host.clone()),
             server: link.server,
-            token: link.token,
+            credential,
             ca: link.ca,
             pin: link.pin,
             addr: link.addr,
@@ -456,7 +486,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         assert!(error("").contains("no gateway"));
-        assert!(error("server = 'h'").contains("no token"));
+        assert!(error("server = 'h'\nkey_file = '/nowhere/key'").contains("has no token"));
+        assert!(
+            error("link = 'bauta://h'\nkey_file = '/nowhere/key'")
+                .contains("`bauta key` makes one")
+        );
         assert!(error("server='h'\ntoken='t'\ntoken_file='/x'").contains("exclude"));
         assert!(error("link='bauta://t@h'\nipv4=false\nipv6=false").contains("both off"));
     }

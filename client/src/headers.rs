@@ -4,49 +4,45 @@ use bauta_masque::{
     request::{CONNECT_IP, CONNECT_UDP},
     template::Template,
 };
-use bauta_masque_io::{Header, NameValue};
+use bauta_masque_io::{Header, NameValue, concealed::Export};
 
 use crate::{config::Settings, dial::Target};
 
 /// Classic CONNECT (RFC 9114 §4.4). The credential is the proxy's: the target has its own `authorization`.
-pub fn connect_tcp(settings: &Settings, target: &Target) -> Vec<Header> {
+pub fn connect_tcp(settings: &Settings, tls: &mut dyn Export, target: &Target) -> Vec<Header> {
     let authority = target.to_string();
-    let credential = settings.token.authorization();
-    [(":method", "CONNECT"), (":authority", &authority), ("proxy-authorization", &credential)]
-        .map(header)
-        .into()
+    let mut list = vec![header((":method", "CONNECT")), header((":authority", &authority))];
+    let credential = settings.credential.authorization(tls, &authority);
+    list.extend(credential.map(|value| header(("proxy-authorization", &value))));
+    list
 }
 
 /// CONNECT-UDP (RFC 9298 §3.4).
-pub fn connect_udp(settings: &Settings, target: &Target) -> Vec<Header> {
+pub fn connect_udp(settings: &Settings, tls: &mut dyn Export, target: &Target) -> Vec<Header> {
     let port = target.port().to_string();
     let vars = [("target_host", target.host()), ("target_port", &port)];
-    extended(settings, CONNECT_UDP, &settings.udp_template.expand(&vars))
+    extended(settings, tls, CONNECT_UDP, &settings.udp_template.expand(&vars))
 }
 
 /// CONNECT-IP without a scope (RFC 9484 §4.4): any target, any protocol.
-pub fn connect_ip(settings: &Settings) -> Vec<Header> {
-    extended(
-        settings,
-        CONNECT_IP,
-        &settings.ip_template.expand(&[("target", "*"), ("ipproto", "*")]),
-    )
+pub fn connect_ip(settings: &Settings, tls: &mut dyn Export) -> Vec<Header> {
+    let path = settings.ip_template.expand(&[("target", "*"), ("ipproto", "*")]);
+    extended(settings, tls, CONNECT_IP, &path)
 }
 
-fn extended(settings: &Settings, protocol: &str, path: &str) -> Vec<Header> {
+fn extended(settings: &Settings, tls: &mut dyn Export, protocol: &str, path: &str) -> Vec<Header> {
     let authority = authority(settings, &settings.ip_template);
-    let credential = settings.token.authorization();
-    [
-        (":method", "CONNECT"),
-        (":protocol", protocol),
-        (":scheme", "https"),
-        (":authority", &authority),
-        (":path", path),
-        ("capsule-protocol", "?1"),
-        ("authorization", &credential),
-    ]
-    .map(header)
-    .into()
+    let mut list = Vec::from([
+        header((":method", "CONNECT")),
+        header((":protocol", protocol)),
+        header((":scheme", "https")),
+        header((":authority", &authority)),
+        header((":path", path)),
+        header(("capsule-protocol", "?1")),
+    ]);
+    let credential = settings.credential.authorization(tls, &authority);
+    list.extend(credential.map(|value| header(("authorization", &value))));
+    list
 }
 
 /// The website's name; its port only where it is not the default one.
@@ -79,17 +75,42 @@ pub fn field<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bauta_masque_io::concealed::SigningKey;
+
     use super::*;
-    use crate::config::Sources;
+    use crate::{config::Sources, key::Credential};
 
     fn settings(link: &str) -> Settings {
         Settings::load(Sources { link: Some(("test".into(), link.into())), ..Sources::default() })
             .unwrap()
     }
 
+    struct Tls;
+
+    impl Export for Tls {
+        fn export(&mut self, _: &[u8]) -> Option<[u8; 48]> {
+            Some([7; 48])
+        }
+    }
+
+    #[test]
+    fn a_machine_with_a_key_signs_for_the_authority_it_asks() {
+        let mut settings = settings("bauta://tok@vpn.example");
+        let key = SigningKey::from_seed(&[1; 32]).unwrap();
+        settings.credential = Credential::Key(Arc::new(key));
+        let headers = connect_ip(&settings, &mut Tls);
+        let value = field(&headers, "authorization").unwrap();
+        assert!(value.starts_with("Concealed k=") && !value.contains("tok"), "{value}");
+        let target = Target::new("::1", 22).unwrap();
+        let headers = connect_tcp(&settings, &mut Tls, &target);
+        assert!(field(&headers, "proxy-authorization").unwrap().starts_with("Concealed "));
+    }
+
     #[test]
     fn connect_ip_asks_for_everything() {
-        let headers = connect_ip(&settings("bauta://tok@vpn.example"));
+        let headers = connect_ip(&settings("bauta://tok@vpn.example"), &mut Tls);
         assert_eq!(field(&headers, ":path"), Some("/.well-known/masque/ip/*/*/"));
         assert_eq!(field(&headers, ":authority"), Some("vpn.example"));
         assert_eq!(field(&headers, "authorization"), Some("Bearer tok"));
@@ -98,15 +119,16 @@ mod tests {
     #[test]
     fn connect_udp_escapes_an_ipv6_target() {
         let target = Target::new("2001:db8::1", 53).unwrap();
-        let headers = connect_udp(&settings("bauta://tok@192.0.2.1:8443?sni=vpn.example"), &target);
+        let headers =
+            connect_udp(&settings("bauta://tok@192.0.2.1:8443?sni=vpn.example"), &mut Tls, &target);
         assert_eq!(field(&headers, ":path"), Some("/.well-known/masque/udp/2001%3Adb8%3A%3A1/53/"));
         assert_eq!(field(&headers, ":authority"), Some("vpn.example:8443"));
     }
 
     #[test]
     fn classic_connect_has_neither_scheme_nor_path() {
-        let headers =
-            connect_tcp(&settings("bauta://tok@vpn.example"), &Target::new("::1", 22).unwrap());
+        let target = Target::new("::1", 22).unwrap();
+        let headers = connect_tcp(&settings("bauta://tok@vpn.example"), &mut Tls, &target);
         assert_eq!(field(&headers, ":authority"), Some("[::1]:22"));
         assert_eq!((field(&headers, ":path"), field(&headers, ":scheme")), (None, None));
     }

@@ -1,4 +1,5 @@
-//! `bauta://TOKEN@host:port?…`: all that a client needs, in one line.
+//! `bauta://TOKEN@host:port?…`: all that a client needs, in one line. Without `TOKEN@` the client shows who it is by
+//! its own key (RFC 9729).
 //!
 //! | parameter | meaning |
 //! | --- | --- |
@@ -38,8 +39,8 @@ pub struct Server {
 /// A parsed link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The credential.
-    pub token: Token,
+    /// The credential; without one, the machine's key is.
+    pub token: Option<Token>,
     /// Where the gateway is.
     pub server: Server,
     /// The name in the certificate, if not the host.
@@ -77,9 +78,12 @@ fn parse(s: &str) -> Result<Link, String> {
     }
     let rest = s.strip_prefix("bauta://").ok_or("it does not begin with bauta://")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (token, server) = rest.rsplit_once('@').ok_or("no `TOKEN@` before the host")?;
+    let (token, server) = match rest.rsplit_once('@') {
+        Some((token, server)) => (Some(Token::new(decode(token)?)?), server),
+        None => (None, rest),
+    };
     let mut link = Link {
-        token: Token::new(decode(token)?)?,
+        token,
         server: server.trim_end_matches('/').parse()?,
         sni: None,
         ca: None,
@@ -183,7 +187,8 @@ impl Link {
     /// The link as text, with the token: a secret.
     pub fn expose(&self) -> String {
         let encode = |s: &str| utf8_percent_encode(s, VALUE).to_string();
-        let mut out = format!("bauta://{}@{}", encode(self.token.expose()), self.server);
+        let token = self.token.iter().map(|token| encode(token.expose()) + "@");
+        let mut out = format!("bauta://{}{}", token.collect::<String>(), self.server);
         let mut sep = '?';
         let mut add = |key: &str, value: String| {
             out.extend([sep]);
@@ -209,7 +214,14 @@ mod tests {
     fn the_shortest_link_is_a_token_and_a_host() {
         let link: Link = "bauta://s3cret@vpn.example".parse().unwrap();
         assert_eq!((link.server.host.as_str(), link.server.port), ("vpn.example", 443));
-        assert_eq!(link.token.expose(), "s3cret");
+        assert_eq!(link.token.unwrap().expose(), "s3cret");
+    }
+
+    #[test]
+    fn a_link_without_a_token_holds_no_secret() {
+        let link: Link = "bauta://vpn.example:8443?dns=9.9.9.9".parse().unwrap();
+        assert_eq!(link.token, None);
+        assert_eq!(link.expose(), "bauta://vpn.example:8443?dns=9.9.9.9");
     }
 
     #[test]
@@ -220,7 +232,7 @@ mod tests {
              &addr=2001:db8::1&dns=9.9.9.9&udp=https://site.test/%7Btarget_host%7D"
         );
         let link: Link = text.parse().unwrap();
-        assert_eq!(link.token.expose(), "t+o");
+        assert_eq!(link.token.as_ref().unwrap().expose(), "t+o");
         assert_eq!(link.addr.len(), 2);
         assert_eq!(link.expose().parse::<Link>().unwrap(), link);
     }
@@ -229,7 +241,7 @@ mod tests {
     fn errors_say_what_is_wrong_and_keep_the_token() {
         let error = |s: &str| s.parse::<Link>().unwrap_err().to_string();
         assert!(error("https://t@h").contains("bauta://"));
-        assert!(error("bauta://vpn.example").contains("TOKEN@"));
+        assert!(error("bauta://@vpn.example").contains("token"));
         assert!(error("bauta://hush@h:0").contains("port"));
         assert!(error("bauta://hush@h?color=red").contains("`color`"));
         assert!(error("bauta://hush@h?pin=abc").contains("pin"));

@@ -150,7 +150,7 @@ impl Failure {
         let (what, advice) = match (status, proxy_status) {
             (404 | 405 | 400 | 501, None) => (
                 format!("the gateway answered like a plain website (status {status})"),
-                "is the link right, or has it been revoked? `bauta-gateway user list` on the gateway shows",
+                "is the link right, is this machine's key (`bauta key`) known there, or has either been revoked? `bauta-gateway user list` on the gateway shows",
             ),
             (300..=399, _) => (
                 format!(

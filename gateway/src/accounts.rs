@@ -3,6 +3,7 @@
 //! The file holds SHA-256 hashes of 256-bit random tokens, never tokens. A lookup does the same
 //! work for the right token, a wrong one and none at all.
 
+mod concealed;
 mod file;
 mod usage;
 
@@ -17,6 +18,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+pub use concealed::{key_text, parse_key};
 pub(crate) use file::replace;
 pub use file::{AccountsFile, Entry, FileError, check_name, edit};
 pub use usage::{Bucket, FlowGuard, Usage};
@@ -47,19 +49,20 @@ impl Account {
     }
 }
 
-/// An account and the token it was reached by, to tell later whether both still exist.
+/// An account and the token or key it was reached by, to tell later whether both still exist.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The account.
     pub account: Arc<Account>,
-    token: [u8; 32],
+    credential: [u8; 32],
 }
 
 /// The accounts of one reading of the file.
 #[derive(Debug, Default)]
 struct Book {
-    /// By the first eight bytes of the token's hash; the whole hash is compared afterwards.
-    tokens: HashMap<u64, ([u8; 32], Arc<Account>)>,
+    /// By the first eight bytes of the hash of a token or key; the whole hash is compared
+    /// afterwards.
+    credentials: HashMap<u64, ([u8; 32], Arc<Account>)>,
 }
 
 /// The live accounts: read without a lock by workers, replaced as a whole by a reload.
@@ -70,6 +73,7 @@ pub struct Accounts {
     book: ArcSwap<Book>,
     usage: Mutex<HashMap<String, Arc<Usage>>>,
     seen: Mutex<Option<file::Stamp>>,
+    decoy: concealed::Decoy,
 }
 
 impl Accounts {
@@ -81,6 +85,7 @@ impl Accounts {
             book: ArcSwap::default(),
             usage: Mutex::default(),
             seen: Mutex::default(),
+            decoy: concealed::Decoy::new(),
         }
     }
 
@@ -115,8 +120,8 @@ impl Accounts {
                 expires: entry.expiry(),
                 usage: usage.clone(),
             });
-            for token in entry.hashes() {
-                book.tokens.insert(key(&token), (token, account.clone()));
+            for hash in entry.hashes() {
+                book.credentials.insert(key(&hash), (hash, account.clone()));
             }
         }
         self.book.store(Arc::new(book));
@@ -133,7 +138,7 @@ impl Accounts {
             .unwrap_or_default();
         let hash: [u8; 32] = Sha256::digest(&token).into();
         let book = self.book.load();
-        let found = book.tokens.get(&key(&hash));
+        let found = book.credentials.get(&key(&hash));
         // Nobody's token hashes to zeros: the decoy.
         let (expected, account) = match found {
             Some((expected, account)) => (*expected, Some(account)),
@@ -145,21 +150,25 @@ impl Accounts {
         };
         let good: bool = (expected.ct_eq(&hash) & same_name).into();
         let account = account.filter(|account| good && account.valid(now))?.clone();
-        Some(Grant { account, token: hash })
+        Some(Grant { account, credential: hash })
     }
 
     /// Whether what was granted earlier still stands.
     pub fn stands(&self, grant: &Grant, now: SystemTime) -> bool {
-        let book = self.book.load();
-        book.tokens.get(&key(&grant.token)).is_some_and(|(token, account)| {
-            *token == grant.token && account.name == grant.account.name && account.valid(now)
-        })
+        let account = self.find(&grant.credential);
+        account.is_some_and(|found| found.name == grant.account.name && found.valid(now))
     }
 
     /// The entry in force for what was granted, whose limits may have changed since.
     pub fn refresh(&self, grant: &Grant) -> Option<Arc<Account>> {
+        self.find(&grant.credential)
+    }
+
+    /// The account of a token's or a key's hash.
+    fn find(&self, hash: &[u8; 32]) -> Option<Arc<Account>> {
         let book = self.book.load();
-        book.tokens.get(&key(&grant.token)).map(|(_, account)| account.clone())
+        let (known, account) = book.credentials.get(&key(hash))?;
+        (known == hash).then(|| account.clone())
     }
 }
 

@@ -36,10 +36,15 @@ pub enum Command {
 /// Account management.
 #[derive(Debug, Subcommand)]
 pub enum User {
-    /// Create an account and print its link. The link is not kept anywhere: `link` makes another.
+    /// Create an account and print its link. With --key the link holds no secret: the client proves
+    /// that it has the key (RFC 9729). Without, it holds a token, is not kept anywhere, and `link`
+    /// makes another.
     Add {
         /// Its name: letters, digits, and - _ . @
         name: String,
+        /// A public key of the client, as `bauta key` prints it there. May be repeated.
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
         /// Its limits.
         #[command(flatten)]
         limits: Limits,
@@ -54,12 +59,25 @@ pub enum User {
         /// Its name.
         name: String,
     },
+    /// Let an account's clients in by one more public key, and print the link for them.
+    Key {
+        /// The account's name.
+        name: String,
+        /// The public key, as `bauta key` prints it on the client.
+        key: String,
+        /// Take the key away instead; its tunnels close within a second.
+        #[arg(long)]
+        revoke: bool,
+        /// Print the link alone, without a QR code.
+        #[arg(long)]
+        quiet: bool,
+    },
     /// Issue one more token for an account, and print the link. Only hashes are kept, so an older
     /// link cannot be shown again; it stays valid unless --revoke is given.
     Link {
         /// The account's name.
         name: String,
-        /// Make every earlier link of the account invalid.
+        /// Make every earlier token of the account invalid; its keys stay.
         #[arg(long)]
         revoke: bool,
         /// Print the link alone, without a QR code.

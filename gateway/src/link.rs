@@ -9,10 +9,11 @@ use crate::config::{Config, Tunnel};
 /// What a template keeps in a query.
 const TEMPLATE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_');
 
-/// `bauta://TOKEN@domain:port`, with the templates that are not the default ones. The token is
-/// base64url, so nothing in it needs escaping.
-pub fn link(token: &str, config: &Config) -> String {
-    let mut link = format!("bauta://{token}@{}:{}", config.domain, config.listen.port());
+/// `bauta://TOKEN@domain:port`, or without a token for clients that have a key, with the templates
+/// that are not the default ones. The token is base64url, so nothing in it needs escaping.
+pub fn link(token: Option<&str>, config: &Config) -> String {
+    let token = token.map(|token| format!("{token}@")).unwrap_or_default();
+    let mut link = format!("bauta://{token}{}:{}", config.domain, config.listen.port());
     let default = Tunnel::default();
     let templates = [
         ("ip", &config.tunnel.ip_template, &default.ip_template),
@@ -44,10 +45,12 @@ mod tests {
     fn a_link_names_token_domain_port_and_unusual_templates() {
         let of = |text: &str| {
             let text = format!("domain = \"example.org\"\n{text}");
-            link("abc-_", &Config::parse(&text, Path::new("x")).unwrap())
+            link(Some("abc-_"), &Config::parse(&text, Path::new("x")).unwrap())
         };
         assert_eq!(of(""), "bauta://abc-_@example.org:443");
         assert_eq!(of("listen = \"0.0.0.0:8443\""), "bauta://abc-_@example.org:8443");
+        let config = Config::parse("domain = \"example.org\"", Path::new("x")).unwrap();
+        assert_eq!(link(None, &config), "bauta://example.org:443");
         let template = "[tunnel]\nip_template = \"/a/{target}/{ipproto}\"";
         assert_eq!(of(template), "bauta://abc-_@example.org:443?ip=/a/%7Btarget%7D/%7Bipproto%7D");
     }

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use bauta_masque::concealed::{Origin, SCHEME};
 use bauta_masque::proxy_status::ProxyError;
 use bauta_masque::request::{Ask, Head, Templates, classify};
+use bauta_masque_io::concealed::Export;
 
 use crate::accounts::{Accounts, Grant};
 use crate::dial::Refusal;
@@ -12,11 +14,22 @@ use crate::dial::Refusal;
 #[derive(Debug)]
 pub enum Route {
     /// To the website, as if there were no tunnels.
-    Site,
+    Site(Examined),
     /// Into a tunnel.
     Tunnel(Ask, Grant),
     /// Nowhere, and the account holder is told why.
     Refuse(u16, Refusal),
+}
+
+/// Whether a request's credentials were looked at, which takes time. An answer that what was asked
+/// for is not there always comes after that work: where it was not done, it is done for show
+/// ([`Accounts::pretend`]), or somebody could tell by the clock what is looked at (RFC 9729 §6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// They were.
+    Yes,
+    /// They were not.
+    No,
 }
 
 /// The credentials of a request, as they came.
@@ -42,30 +55,47 @@ impl<'a> Credentials<'a> {
         credentials
     }
 
-    /// Both are tried, always, so that it takes as long whichever is there.
-    fn grant(&self, accounts: &Accounts, now: SystemTime) -> Option<Grant> {
+    /// Every kind is tried, always, so that it takes as long whichever is there.
+    fn grant(
+        &self,
+        head: &Head<'_>,
+        accounts: &Accounts,
+        tls: &mut dyn Export,
+        now: SystemTime,
+    ) -> Option<Grant> {
         let proxy = accounts.authenticate(self.proxy_authorization, now);
         let origin = accounts.authenticate(self.authorization, now);
-        proxy.or(origin)
+        let target = head.authority.and_then(|authority| Origin::of(head.scheme, authority));
+        let concealed = accounts.authenticate_concealed(self.concealed(), target, tls, now);
+        concealed.or(proxy).or(origin)
+    }
+
+    fn concealed(&self) -> Option<&'a [u8]> {
+        let is_one = |value: &&[u8]| {
+            let scheme = value.get(..SCHEME.len());
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME.as_bytes()))
+        };
+        self.proxy_authorization.filter(is_one).or(self.authorization.filter(is_one))
     }
 }
 
-/// Decides.
+/// Decides; `tls` is the exporter of the connection.
 pub fn route(
     head: &Head<'_>,
     credentials: Credentials<'_>,
     templates: &Templates,
     accounts: &Accounts,
+    tls: &mut dyn Export,
     now: SystemTime,
 ) -> Route {
     let ask = classify(head, templates);
     let looks_like_a_tunnel = head.method == b"CONNECT" || head.protocol.is_some();
     if !looks_like_a_tunnel {
-        return Route::Site;
+        return Route::Site(Examined::No);
     }
-    let grant = credentials.grant(accounts, now);
+    let grant = credentials.grant(head, accounts, tls, now);
     match (ask, grant) {
-        (Ask::Http, _) | (_, None) => Route::Site,
+        (Ask::Http, _) | (_, None) => Route::Site(Examined::Yes),
         (Ask::Malformed(reason), Some(_)) => {
             let details = Some(reason.to_string());
             Route::Refuse(400, Refusal { error: ProxyError::HttpRequestError, details })
@@ -86,8 +116,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accounts.toml");
         let tokens = vec![hash_hex("good")];
-        let entry =
-            Entry { name: "alice".into(), tokens, sessions: None, rate: None, expires: None };
+        let entry = Entry { name: "alice".into(), tokens, ..Entry::default() };
         edit::<_, FileError>(&path, |file| {
             file.accounts.push(entry);
             Ok(())
@@ -97,12 +126,21 @@ mod tests {
         (dir, accounts)
     }
 
+    struct NoTls;
+
+    impl Export for NoTls {
+        fn export(&mut self, _: &[u8]) -> Option<[u8; 48]> {
+            None
+        }
+    }
+
     fn ask(fields: &[(&str, &str)]) -> Route {
         let (_dir, accounts) = accounts();
         let fields = || fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let head = Head::from_fields(Carriage::H3, fields());
         let templates = Templates::new(None, None).unwrap();
-        route(&head, Credentials::of(fields()), &templates, &accounts, SystemTime::UNIX_EPOCH)
+        let now = SystemTime::UNIX_EPOCH;
+        route(&head, Credentials::of(fields()), &templates, &accounts, &mut NoTls, now)
     }
 
     fn udp<'a>(path: &'a str, extra: &[(&'a str, &'a str)]) -> Route {
@@ -131,10 +169,10 @@ mod tests {
     #[test]
     fn without_credentials_everything_is_the_website() {
         for extra in [&[][..], &[("authorization", "Bearer bad")]] {
-            assert!(matches!(udp(TARGET, extra), Route::Site));
-            assert!(matches!(udp("/.well-known/masque/udp/x/0/", extra), Route::Site));
+            assert!(matches!(udp(TARGET, extra), Route::Site(Examined::Yes)));
+            assert!(matches!(udp("/.well-known/masque/udp/x/0/", extra), Route::Site(_)));
             let connect = [&[(":method", "CONNECT"), (":authority", "b.org:443")], extra].concat();
-            assert!(matches!(ask(&connect), Route::Site));
+            assert!(matches!(ask(&connect), Route::Site(_)));
             let odd = [
                 (":method", "CONNECT"),
                 (":protocol", "websocket"),
@@ -142,7 +180,7 @@ mod tests {
                 (":authority", "a.org"),
                 (":path", "/"),
             ];
-            assert!(matches!(ask(&[&odd, extra].concat()), Route::Site));
+            assert!(matches!(ask(&[&odd, extra].concat()), Route::Site(_)));
         }
     }
 
@@ -151,13 +189,13 @@ mod tests {
         let good = [("authorization", "Bearer good")];
         let route = udp("/.well-known/masque/udp/192.0.2.1/0/", &good);
         assert!(matches!(route, Route::Refuse(400, _)));
-        assert!(matches!(udp("/elsewhere", &good), Route::Site));
+        assert!(matches!(udp("/elsewhere", &good), Route::Site(_)));
     }
 
     #[test]
     fn an_ordinary_request_is_the_websites_whatever_it_carries() {
         let get = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
         let route = ask(&[&get[..], &[("authorization", "Bearer good")]].concat());
-        assert!(matches!(route, Route::Site));
+        assert!(matches!(route, Route::Site(Examined::No)));
     }
 }

@@ -6,9 +6,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bauta_masque::concealed::EXPORT_FIELD;
 use bauta_masque::proxy_status::{self, ProxyError, ProxyStatus};
 use bauta_masque::request::{Ask, Carriage, Head};
 use bauta_masque_io::clock;
+use bauta_masque_io::concealed::Export;
 use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
 use bauta_masque_io::tls::{HotCertificate, rustls_server_config};
 use bauta_web::{Body, ClientAddr, Site};
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 use crate::accounts::{FlowGuard, Grant};
 use crate::dial::Refusal;
 use crate::metrics::Kind;
-use crate::router::{Credentials, Route, route};
+use crate::router::{Credentials, Examined, Route, route};
 use crate::shared::Everything;
 use crate::tunnel::tcp::{Meter, relay};
 
@@ -84,11 +86,19 @@ async fn answer(
 ) -> Response<Body> {
     let counters = &shared.metrics.tcp;
     let h1 = peer.version == Version::Http1;
-    match decide(&request, h1, shared) {
-        Route::Site => {
+    let mut tls = peer.exporter.clone();
+    match decide(&request, h1, shared, &mut tls) {
+        Route::Site(examined) => {
             counters.requests[usize::from(!h1)].add_shared(1);
             request.extensions_mut().insert(ClientAddr(peer.addr.ip()));
-            site.answer(request.map(Body::new)).await
+            // Only servers may say such a thing, to each other (RFC 9729 §6.2).
+            request.headers_mut().remove(EXPORT_FIELD);
+            let answer = site.answer(request.map(Body::new)).await;
+            let status = answer.status();
+            if examined == Examined::No && (status.is_client_error() || status.is_server_error()) {
+                shared.accounts.pretend(&mut tls, clock::unix_time());
+            }
+            answer
         }
         Route::Refuse(status, refusal) => refused(shared, status, &refusal),
         Route::Tunnel(ask @ (Ask::ConnectUdp { .. } | Ask::ConnectIp { .. }), grant) => {
@@ -117,7 +127,12 @@ async fn answer(
     }
 }
 
-fn decide(request: &Request<Incoming>, h1: bool, shared: &Everything) -> Route {
+fn decide(
+    request: &Request<Incoming>,
+    h1: bool,
+    shared: &Everything,
+    tls: &mut dyn Export,
+) -> Route {
     let fields = || request.headers().iter().map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes()));
     let uri = request.uri();
     let method = request.method().as_str().as_bytes();
@@ -139,7 +154,7 @@ fn decide(request: &Request<Incoming>, h1: bool, shared: &Everything) -> Route {
         Head::from_fields(Carriage::H2, pseudo.chain(fields()))
     };
     let now = clock::unix_time();
-    route(&head, Credentials::of(fields()), &shared.templates, &shared.accounts, now)
+    route(&head, Credentials::of(fields()), &shared.templates, &shared.accounts, tls, now)
 }
 
 async fn open(

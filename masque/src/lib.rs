@@ -20,6 +20,7 @@ pub mod address;
 pub mod bond;
 pub mod capsule;
 pub mod checksum;
+pub mod concealed;
 pub mod connect_ip;
 pub mod connect_udp;
 pub mod datagram;

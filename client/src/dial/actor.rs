@@ -280,9 +280,9 @@ impl Actor {
                 continue;
             }
             let list = if udp {
-                headers::connect_udp(&self.settings, &open.target)
+                headers::connect_udp(&self.settings, conn, &open.target)
             } else {
-                headers::connect_tcp(&self.settings, &open.target)
+                headers::connect_tcp(&self.settings, conn, &open.target)
             };
             match conn.request(&list, false) {
                 Ok(stream) => self.flows.asked((id, stream), open, deadline),

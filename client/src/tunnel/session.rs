@@ -142,7 +142,8 @@ impl Session {
         lease: Lease,
         now: Instant,
     ) -> Result<(), Failure> {
-        let stream = conn.request(&headers::connect_ip(settings), false).map_err(|e| match e {
+        let list = headers::connect_ip(settings, conn);
+        let stream = conn.request(&list, false).map_err(|e| match e {
             StreamError::Blocked => Failure::new(
                 Stage::ConnectIp,
                 "the gateway allows no request on this connection",

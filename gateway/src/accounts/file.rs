@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::concealed::{key_hash, parse_key};
 use crate::config::Rate;
 
 /// What stands above every file written.
@@ -25,13 +26,17 @@ pub struct AccountsFile {
 }
 
 /// One account in the file.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Unique; letters, digits, `-`, `_`, `.` and `@`, at most 64.
     pub name: String,
     /// SHA-256 of each token's text, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<String>,
+    /// Ed25519 public keys (RFC 9729), in base64url.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// CONNECT-IP sessions at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<usize>,
@@ -100,6 +105,10 @@ impl AccountsFile {
                 let say = "a token must be 64 hexadecimal digits (a SHA-256), not the token itself";
                 return Err(invalid(format!("account `{}`: {say}", entry.name)));
             }
+            if entry.keys.iter().any(|key| parse_key(key).is_none()) {
+                let say = "a key must be base64url of 32 bytes, as `bauta key` prints it";
+                return Err(invalid(format!("account `{}`: {say}", entry.name)));
+            }
             if entry.expires.is_some() && entry.expiry().is_none() {
                 let say = "expires must be a date, or a date and time ending in Z";
                 return Err(invalid(format!("account `{}`: {say}", entry.name)));
@@ -110,9 +119,11 @@ impl AccountsFile {
 }
 
 impl Entry {
-    /// The token hashes in binary.
+    /// The hashes of tokens and keys, in binary.
     pub(super) fn hashes(&self) -> impl Iterator<Item = [u8; 32]> {
-        self.tokens.iter().filter_map(|token| decode_hash(token))
+        let tokens = self.tokens.iter().filter_map(|token| decode_hash(token));
+        let keys = self.keys.iter().filter_map(|key| Some(key_hash(&parse_key(key)?)));
+        tokens.chain(keys)
     }
 
     /// `expires` on the clock; a date alone ends when it begins.

@@ -6,7 +6,7 @@ fn at(secs: u64) -> SystemTime {
 
 fn entry(name: &str, token: &str) -> Entry {
     let tokens = vec![hash_hex(token)];
-    Entry { name: name.into(), tokens, sessions: None, rate: None, expires: None }
+    Entry { name: name.into(), tokens, ..Entry::default() }
 }
 
 /// A folder with an accounts file of alice (`good`) and bob (`other`, expiring in 2030).

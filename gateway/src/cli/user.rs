@@ -4,44 +4,102 @@
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{Limits, User};
-use crate::accounts::{AccountsFile, Entry, check_name, edit, hash_hex, new_token};
+use crate::accounts::{
+    AccountsFile, Entry, check_name, edit, hash_hex, key_text, new_token, parse_key,
+};
 use crate::config::Config;
 use crate::link;
 
-/// Tokens one account may have; each link is one.
+/// Tokens one account may have; each link with a secret is one.
 const MAX_TOKENS: usize = 64;
+/// Public keys one account may have, one for each of its clients.
+const MAX_KEYS: usize = 64;
 
 pub(super) fn run(command: User, config: &Config) -> Result<()> {
     match command {
-        User::Add { name, limits, quiet } => {
-            let token = add(config, &name, &limits)?;
-            show(config, &token, quiet)
+        User::Add { name, key, limits, quiet } => {
+            let token = add(config, &name, &key, &limits)?;
+            show(config, token.as_deref(), quiet)
+        }
+        User::Key { name, key, revoke: true, .. } => revoke_key(config, &name, &key),
+        User::Key { name, key, quiet, .. } => {
+            add_key(config, &name, &key)?;
+            show(config, None, quiet)
         }
         User::List => list(config),
         User::Remove { name } => remove(config, &name),
         User::Link { name, revoke, quiet } => {
             let token = issue(config, &name, revoke)?;
-            show(config, &token, quiet)
+            show(config, Some(&token), quiet)
         }
     }
 }
 
-fn add(config: &Config, name: &str, limits: &Limits) -> Result<String> {
+/// Returns the account's token, unless it has keys.
+fn add(config: &Config, name: &str, keys: &[String], limits: &Limits) -> Result<Option<String>> {
     check_name(name).map_err(|e| anyhow!(e))?;
-    let (token, hash) = new_token().context("no randomness")?;
+    let keys = keys.iter().map(|key| canonical(key)).collect::<Result<Vec<_>>>()?;
+    let token = keys.is_empty().then(new_token).transpose().context("no randomness")?;
+    let (token, hash) = token.unzip();
     let &Limits { sessions, rate, expires } = limits;
-    let entry = Entry { name: name.into(), tokens: vec![hash], sessions, rate, expires };
+    let tokens = hash.into_iter().collect();
+    let entry = Entry { name: name.into(), tokens, keys, sessions, rate, expires };
     if expires.is_some() && entry.expiry().is_none() {
         bail!("--expires must be a date, or a date and time ending in Z");
     }
     edit(&config.accounts.file, |file| {
         if file.accounts.iter().any(|other| other.name == name) {
-            bail!("account `{name}` exists; `bauta-gateway user link {name}` makes another link");
+            bail!(
+                "account `{name}` exists; `bauta-gateway user link {name}` makes another link, and `user key {name} KEY` adds a key"
+            );
+        }
+        for key in &entry.keys {
+            unused(file, key)?;
         }
         file.accounts.push(entry);
         Ok(())
     })?;
     Ok(token)
+}
+
+/// A public key in its one form.
+fn canonical(key: &str) -> Result<String> {
+    let say = "is no public key; run `bauta key` on the client and pass on what it prints";
+    parse_key(key).map(|key| key_text(&key)).ok_or_else(|| anyhow!("`{key}` {say}"))
+}
+
+/// A key names its account: no two may have it.
+fn unused(file: &AccountsFile, key: &str) -> Result<()> {
+    match file.accounts.iter().find(|entry| entry.keys.iter().any(|other| other == key)) {
+        Some(entry) => bail!("the key is that of account `{}` already", entry.name),
+        None => Ok(()),
+    }
+}
+
+fn add_key(config: &Config, name: &str, key: &str) -> Result<()> {
+    let key = canonical(key)?;
+    edit(&config.accounts.file, |file| {
+        unused(file, &key)?;
+        let entry = find(file, name)?;
+        if entry.keys.len() >= MAX_KEYS {
+            bail!("account `{name}` has {MAX_KEYS} keys already; take one away by --revoke");
+        }
+        entry.keys.push(key);
+        Ok(())
+    })
+}
+
+fn revoke_key(config: &Config, name: &str, key: &str) -> Result<()> {
+    let key = canonical(key)?;
+    edit(&config.accounts.file, |file| {
+        let entry = find(file, name)?;
+        let before = entry.keys.len();
+        entry.keys.retain(|other| *other != key);
+        if entry.keys.len() == before {
+            bail!("account `{name}` has no such key");
+        }
+        Ok(())
+    })
 }
 
 fn issue(config: &Config, name: &str, revoke: bool) -> Result<String> {
@@ -80,18 +138,21 @@ fn list(config: &Config) -> Result<()> {
         println!("no accounts; `bauta-gateway user add NAME` makes one");
         return Ok(());
     }
-    println!("{:<24} {:>5} {:>9} {:>10}  EXPIRES", "NAME", "LINKS", "SESSIONS", "RATE");
+    println!(
+        "{:<24} {:>5} {:>5} {:>9} {:>10}  EXPIRES",
+        "NAME", "LINKS", "KEYS", "SESSIONS", "RATE"
+    );
     for entry in &file.accounts {
         let sessions = entry.sessions.map_or_else(|| "default".into(), |n| n.to_string());
         let rate = entry.rate.map_or_else(|| "default".into(), |rate| rate.to_string());
         let expires = entry.expires.map_or_else(|| "never".into(), |at| at.to_string());
-        let (name, links) = (&entry.name, entry.tokens.len());
-        println!("{name:<24} {links:>5} {sessions:>9} {rate:>10}  {expires}");
+        let (name, links, keys) = (&entry.name, entry.tokens.len(), entry.keys.len());
+        println!("{name:<24} {links:>5} {keys:>5} {sessions:>9} {rate:>10}  {expires}");
     }
     Ok(())
 }
 
-fn show(config: &Config, token: &str, quiet: bool) -> Result<()> {
+fn show(config: &Config, token: Option<&str>, quiet: bool) -> Result<()> {
     let link = link::link(token, config);
     println!("{link}");
     if !quiet && let Some(qr) = link::qr(&link) {
@@ -120,9 +181,9 @@ mod tests {
     fn an_account_lives_from_add_to_remove() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        let token = add(&config, "alice", &NO_LIMITS).unwrap();
-        assert!(add(&config, "alice", &NO_LIMITS).unwrap_err().to_string().contains("exists"));
-        assert!(add(&config, "a b", &NO_LIMITS).is_err());
+        let token = add(&config, "alice", &[], &NO_LIMITS).unwrap().unwrap();
+        assert!(add(&config, "alice", &[], &NO_LIMITS).unwrap_err().to_string().contains("exists"));
+        assert!(add(&config, "a b", &[], &NO_LIMITS).is_err());
         let second = issue(&config, "alice", false).unwrap();
         let accounts = Accounts::load(config.accounts.file.clone(), None).unwrap();
         let known = |token: &str| {
@@ -139,5 +200,24 @@ mod tests {
         assert!(remove(&config, "alice").unwrap_err().to_string().contains("no account"));
         let text = std::fs::read_to_string(&config.accounts.file).unwrap();
         assert!(!text.contains(&token));
+    }
+
+    #[test]
+    fn an_account_with_a_key_has_no_token_and_its_keys_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let key = |byte: u8| key_text(&[byte; 32]);
+        assert_eq!(add(&config, "alice", &[key(1)], &NO_LIMITS).unwrap(), None);
+        let error = add(&config, "bob", &[key(1)], &NO_LIMITS).unwrap_err().to_string();
+        assert!(error.contains("of account `alice`"), "{error}");
+        assert!(add(&config, "bob", &["nonsense".into()], &NO_LIMITS).is_err());
+        add_key(&config, "alice", &format!("{}=", key(2))).unwrap();
+        assert!(add_key(&config, "alice", &key(2)).is_err());
+        let keys =
+            || AccountsFile::read(&config.accounts.file).unwrap().accounts.remove(0).keys.clone();
+        assert_eq!(keys(), [key(1), key(2)]);
+        revoke_key(&config, "alice", &key(1)).unwrap();
+        assert_eq!(keys(), [key(2)]);
+        assert!(revoke_key(&config, "alice", &key(1)).is_err());
     }
 }

@@ -17,7 +17,7 @@ use super::{Key, What, site};
 use crate::accounts::Grant;
 use crate::dial::Refusal;
 use crate::metrics::{Dropped, Kind};
-use crate::router::{Credentials, Route, route};
+use crate::router::{Credentials, Examined, Route, route};
 use crate::tunnel::ip::{IpFlow, NO_POOL};
 use crate::tunnel::udp::UdpFlow;
 use crate::tunnel::{End, Opening, Owner, Ready, accepted, refused, tcp};
@@ -199,24 +199,42 @@ impl Streams {
         let shared = &self.ctx.shared;
         let now = clock::unix_time();
         let credentials = Credentials::of(fields());
-        match route(&head, credentials, &shared.templates, &shared.accounts, now) {
-            Route::Site => self.site(conn, stream, headers, fin),
+        match route(&head, credentials, &shared.templates, &shared.accounts, conn, now) {
+            Route::Site(examined) => self.site(conn, stream, headers, fin, examined),
             Route::Tunnel(ask, grant) => self.open(conn, stream, ask, grant, fin),
             Route::Refuse(status, refusal) => self.refuse(conn, stream, status, &refusal),
         }
     }
 
-    fn site(&mut self, conn: &mut Connection, stream: u64, headers: &[Header], fin: bool) {
+    fn site(
+        &mut self,
+        conn: &mut Connection,
+        stream: u64,
+        headers: &[Header],
+        fin: bool,
+        examined: Examined,
+    ) {
         let from = conn.peer().map(|peer| peer.ip());
         let Some(request) = site::request(headers, from) else {
+            self.pretend(conn, examined);
             return End::Abort(H3_MESSAGE_ERROR).apply(conn, stream);
         };
         self.ctx.counters.requests[2].add(1);
         let key = (conn.id(), stream);
         let site = self.ctx.site.clone();
-        let pipe =
+        let mut pipe =
             Pipe::start(key, &self.ctx.told, fin, |ends| site::answer(site, request, !fin, ends));
+        pipe.examined = examined;
         self.insert(key, Flow::Site(pipe));
+    }
+
+    /// The work of looking at credentials, where it was not done.
+    fn pretend(&self, conn: &mut (impl Carrier + ?Sized), examined: Examined) {
+        if examined == Examined::No
+            && let Some(tls) = conn.exporter()
+        {
+            self.ctx.shared.accounts.pretend(tls, clock::unix_time());
+        }
     }
 
     pub(super) fn open(
@@ -321,6 +339,12 @@ impl Streams {
         };
         match what {
             What::Head(headers, ended) => {
+                if let Some(Flow::Site(pipe)) = self.flow(conn, stream)
+                    && site::is_failure(&headers)
+                {
+                    let examined = std::mem::replace(&mut pipe.examined, Examined::Yes);
+                    self.pretend(conn, examined);
+                }
                 conn.respond(stream, headers, ended);
                 if ended {
                     self.answered(conn, stream, receiving);

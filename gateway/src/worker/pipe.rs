@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{Key, Told, What};
+use crate::router::Examined;
 
 /// Pieces that wait for a task at most.
 const PIECES: usize = 8;
@@ -46,6 +47,8 @@ impl Drop for Task {
 pub(crate) struct Pipe {
     inbox: Option<mpsc::Sender<Bytes>>,
     gate: Rc<Gate>,
+    /// Whether the request's credentials were looked at.
+    pub(crate) examined: Examined,
     _task: Task,
 }
 
@@ -66,7 +69,8 @@ impl Pipe {
         let inbox = Inbox { receiver, hungry: told.hungry.clone(), key };
         let outbox = Outbox { key, told: told.what.clone(), gate: gate.clone() };
         let inbox_sender = (!ended).then_some(sender);
-        Self { inbox: inbox_sender, gate, _task: Task::spawn(task(Ends { inbox, outbox })) }
+        let task = Task::spawn(task(Ends { inbox, outbox }));
+        Self { inbox: inbox_sender, gate, examined: Examined::Yes, _task: task }
     }
 
     /// Moves what the peer sent to the task, as far as that has room.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 
+use bauta_masque::concealed::EXPORT_FIELD;
 use bauta_masque::datagram::H3_INTERNAL_ERROR;
 use bauta_masque_io::{Header, NameValue, clock};
 use bauta_web::{Body, ClientAddr, Site};
@@ -28,6 +29,8 @@ pub(crate) fn request(headers: &[Header], from: Option<std::net::IpAddr>) -> Opt
             b":authority" => &mut authority,
             b":path" => &mut path,
             b":protocol" => continue,
+            // Only servers may say such a thing, to each other (RFC 9729 §6.2).
+            _ if name == EXPORT_FIELD.as_bytes() => continue,
             _ => {
                 let malformed = name.iter().any(u8::is_ascii_uppercase)
                     || HOP_BY_HOP.iter().any(|hop| hop.as_bytes() == name);
@@ -68,6 +71,12 @@ pub(crate) fn request(headers: &[Header], from: Option<std::net::IpAddr>) -> Opt
         request.extensions_mut().insert(ClientAddr(from));
     }
     Some(request)
+}
+
+/// Whether an answer says that what was asked for is not to be had.
+pub(crate) fn is_failure(head: &[Header]) -> bool {
+    let status = head.iter().find(|field| field.name() == b":status");
+    status.is_some_and(|status| matches!(status.value().first(), Some(b'4' | b'5')))
 }
 
 /// Asks the site and sends its answer.

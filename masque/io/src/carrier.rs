@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quiche::h3::Header;
 
+use crate::concealed::Export;
 use crate::connection::{Connection, DatagramError};
 use crate::endpoint::ConnId;
 
@@ -27,6 +28,11 @@ pub trait Carrier {
     ) -> Result<(), DatagramError>;
     fn max_datagram_payload(&self, stream: u64) -> Option<usize>;
     fn path_mtu_settled(&self) -> bool;
+
+    /// The TLS exporter, where requests are authenticated here.
+    fn exporter(&mut self) -> Option<&mut dyn Export> {
+        None
+    }
 }
 
 impl Carrier for Connection {
@@ -79,5 +85,9 @@ impl Carrier for Connection {
 
     fn path_mtu_settled(&self) -> bool {
         self.path_mtu_settled()
+    }
+
+    fn exporter(&mut self) -> Option<&mut dyn Export> {
+        Some(self)
     }
 }

@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod carrier;
 pub mod cid;
 pub mod clock;
+pub mod concealed;
 pub mod connection;
 pub mod endpoint;
 pub mod steer;

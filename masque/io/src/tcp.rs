@@ -6,6 +6,7 @@
 mod accept;
 pub mod client;
 mod connection;
+mod exporter;
 pub mod road;
 
 use std::error::Error;
@@ -22,6 +23,8 @@ use rustls::ServerConfig;
 use rustls::server::ClientHello;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+
+pub use exporter::Exporter;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -91,6 +94,8 @@ pub struct Peer {
     pub version: Version,
     /// The name the client asked for in TLS; `None` without TLS or name.
     pub server_name: Option<Arc<str>>,
+    /// The TLS exporter of the connection.
+    pub exporter: Exporter,
 }
 
 /// Answers requests; cloned for each connection.

@@ -5,7 +5,7 @@ mod wire;
 
 pub use sessions::{connect_ip, connect_udp};
 pub use wire::{
-    addresses, capsule, datagram, dns, fragment, icmp, packet, request, routes, template, varint,
+    addresses, capsule, concealed, datagram, dns, fragment, icmp, packet, request, routes, template, varint,
 };
 
 /// A body and its name.
@@ -16,6 +16,7 @@ pub const TARGETS: &[Target] = &[
     ("varint", varint),
     ("datagram", datagram),
     ("capsule", capsule),
+    ("concealed", concealed),
     ("addresses", addresses),
     ("routes", routes),
     ("dns", dns),

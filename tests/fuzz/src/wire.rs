@@ -4,7 +4,7 @@ use bauta_masque::packet::PacketView;
 use bauta_masque::request::{Carriage, Head, Templates};
 use bauta_masque::template::{DEFAULT_IP, DEFAULT_UDP, Template};
 use bauta_masque::{
-    address, capsule as caps, datagram as dgram, dns as resolvers, fragment as frag,
+    address, capsule as caps, concealed as auth, datagram as dgram, dns as resolvers, fragment as frag,
 };
 use bauta_masque::{icmp as msg, packet as ip, request as req, route, varint as int};
 
@@ -40,6 +40,15 @@ pub fn capsule(data: &[u8]) {
         (seen, parser.finish())
     };
     assert_eq!(run(usize::from(*step)), run(data.len()));
+}
+
+/// A credential that parses is written and read again to itself, whatever it was written like.
+pub fn concealed(data: &[u8]) {
+    let _ = auth::Origin::of(None, data);
+    if let Some(credential) = auth::Credential::parse(data) {
+        assert!(data.len() <= auth::MAX_VALUE && data.is_ascii());
+        assert_eq!(auth::Credential::parse(credential.value().as_bytes()), Some(credential));
+    }
 }
 
 /// A list that parses is encoded to itself.

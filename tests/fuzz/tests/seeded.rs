@@ -17,6 +17,8 @@ const SEEDS: &[&[u8]] = &[
     b"/m/{target_host},{target_port}{?x}\n/m/a,1?x=2",
     b":method CONNECT\n:protocol connect-ip\n:scheme https\n:authority a\n:path /.well-known/masque/ip/*/*/",
     b"2001:db8::/32\n17",
+    // A credential (RFC 9729), with a realm and a parameter nobody knows.
+    b"Concealed k=YmFz, a=AAAA, s=2055, v=dmVy, p=SW5z, realm=\"a \\\" b\", later=x",
     // IPv4 and IPv6 packets; the latter with options and a fragment header.
     &[0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 7, 0, 2, 93, 184, 215, 14, 0, 1, 0, 2, 0, 8, 0, 0],
     &[

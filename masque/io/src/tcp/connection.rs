@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::exporter::{Exporter, Shared};
 use super::{Peer, SelectTls, Service, TcpLimits, Version};
 
 pub(super) async fn run<S, B>(
@@ -38,7 +39,8 @@ pub(super) async fn run<S, B>(
     // Answers leave when they are written; hyper and rustls write in large pieces.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        let peer = Peer { addr, version: Version::Http1, server_name: None };
+        let exporter = Exporter::none();
+        let peer = Peer { addr, version: Version::Http1, server_name: None, exporter };
         return http(stream, peer, limits, service, stopped).await;
     };
     let handshake = tokio::time::timeout(limits.handshake_timeout, handshake(stream, &*tls));
@@ -58,7 +60,9 @@ pub(super) async fn run<S, B>(
         Some(_) => return,
     };
     let server_name = session.server_name().map(Arc::from);
-    http(stream, Peer { addr, version, server_name }, limits, service, stopped).await;
+    let stream = Shared::new(stream);
+    let peer = Peer { addr, version, server_name, exporter: stream.exporter() };
+    http(stream, peer, limits, service, stopped).await;
 }
 
 async fn handshake(

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::concealed::Export;
 use crate::tls::tests::Authority;
 use crate::tls::{HotCertificate, rustls_client_config, rustls_server_config};
 
@@ -31,6 +32,10 @@ async fn echo(request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
     );
     if request.uri().path() == "/slow" {
         tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    if request.uri().path() == "/exported" {
+        let exported = peer.exporter.clone().export(b"context").unwrap_or([0; 48]);
+        return Response::new(Full::new(exported.to_vec().into()));
     }
     let upgrade = request.headers().contains_key("upgrade");
     if request.method() != Method::CONNECT && !upgrade {
@@ -255,4 +260,26 @@ async fn a_port_in_use_is_named_with_what_to_do() {
     let addr = first.local_addr().unwrap();
     let e = listen(addr, false).unwrap_err().to_string();
     assert!(e.contains(&addr.to_string()) && e.contains("another port"), "{e}");
+}
+
+#[tokio::test]
+async fn both_ends_export_the_same_and_another_connection_something_else() {
+    let site = Site::start(TcpLimits::default());
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let stream = site.connect(&[b"h2"]).await.unwrap();
+        let tls = stream.get_ref().1;
+        let label = bauta_masque::concealed::LABEL.as_bytes();
+        let ours = tls.export_keying_material([0; 48], label, Some(b"context")).unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let uri = format!("https://{HOST}/exported");
+        let response = sender.send_request(request(Method::GET, &uri)).await.unwrap();
+        let theirs = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(theirs[..], ours[..]);
+        seen.push(ours);
+    }
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(Exporter::none().export(b"context"), None);
 }
