@@ -159,6 +159,13 @@ suite_interop() {
 
 suite_browsers() { interop browsers chromium firefox; }
 
+suite_probes() {
+  privileged probes || return
+  build setup tests/interop/setup || return
+  build programs cargo build --locked -p bauta-gateway || return
+  counted probes of_summary tests/probes/run
+}
+
 suite_quickstart() {
   privileged quickstart || return
   counted quickstart of_marks deploy/quickstart --once --port 18443
