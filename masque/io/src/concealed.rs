@@ -104,7 +104,9 @@ mod tests {
         fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
             // As a real exporter: another context, another output.
             let mut out = self.0;
-            out.iter_mut().zip(context.iter().cycle()).for_each(|(o, c)| *o ^= c);
+            for (i, byte) in context.iter().enumerate() {
+                out[i % EXPORTED] ^= byte.rotate_left(i as u32 / 48);
+            }
             Some(out)
         }
     }
