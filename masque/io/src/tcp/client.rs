@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bauta_masque::concealed::{EXPORTED, LABEL};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{
@@ -18,8 +19,8 @@ use hyper::ext::Protocol;
 use hyper::upgrade::{self, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quiche::h3::{Header, NameValue};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Version;
+use crate::concealed::Export;
 
 /// Bytes a server may send ahead on the stream: what a fast path of 100 ms holds.
 const WINDOW: u32 = 4 << 20;
@@ -159,6 +161,16 @@ impl Dialled {
             Version::Http2 => ask_h2(self.stream, request).await,
             Version::Http1 => ask_h1(self.stream, request).await,
         }
+    }
+}
+
+impl Export for Dialled {
+    fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
+        let tls = self.stream.get_ref().1;
+        if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
     }
 }
 
