@@ -20,8 +20,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// What it carries has no Ethernet header, which the program reads.
+    #[error("interface `{name}` carries no Ethernet frames (is it a tunnel?)")]
+    NotEthernet {
+        /// The interface as it was named.
+        name: String,
+    },
     /// The verifier refused the program.
-    #[error("the kernel refused the XDP program: {source}; the end of its log:\n{log}")]
+    #[error("the kernel refused the program: {source}; the end of its log:\n{log}")]
     Verifier {
         /// The system's reason.
         source: io::Error,

@@ -21,6 +21,9 @@ pub enum Mode {
     Skb,
 }
 
+/// Both modes, as [`open`](crate::open) is best given them.
+pub const FASTEST_FIRST: [Mode; 2] = [Mode::Native, Mode::Skb];
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -89,26 +92,31 @@ impl fmt::Display for Stage {
 }
 
 /// Attaches the program for `filter` to `interface` (in the network namespace of the caller) and
-/// binds a ring to every receive queue: in native mode, else in SKB mode, else not at all. All
-/// rings are bound or none. Blocks for up to a second per mode while an earlier process's program
-/// or socket is still going away.
+/// binds a ring to every receive queue, in the first of `modes` that works, or not at all: by
+/// [`FASTEST_FIRST`] in native mode, else in SKB mode. All rings are bound or none. Blocks for up
+/// to a second per mode while an earlier process's program or socket is still going away.
 ///
 /// Needs `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF`, and memory that may be locked
 /// (`RLIMIT_MEMLOCK`, or `CAP_IPC_LOCK`): [`FRAME_COUNT`](crate::FRAME_COUNT) ×
 /// [`FRAME_SIZE`](crate::FRAME_SIZE) bytes a ring. None of them is needed once it is open.
 #[cfg(target_os = "linux")]
 #[must_use]
-pub fn open(interface: &str, filter: &Filter) -> Opened {
+pub fn open(interface: &str, filter: &Filter, modes: &[Mode]) -> Opened {
     let mut steps = Vec::new();
-    let ingress = descend(interface, filter, &mut steps);
+    let ingress = descend(interface, filter, modes, &mut steps);
     Opened { ingress, steps }
 }
 
 #[cfg(target_os = "linux")]
-fn descend(interface: &str, filter: &Filter, steps: &mut Vec<Step>) -> Option<Ingress> {
+fn descend(
+    interface: &str,
+    filter: &Filter,
+    modes: &[Mode],
+    steps: &mut Vec<Step>,
+) -> Option<Ingress> {
     let mut attempt = Attempt(steps);
     let queues = attempt.step(Stage::Interface, queue_count(interface))?;
-    [Mode::Native, Mode::Skb].into_iter().find_map(|mode| {
+    modes.iter().find_map(|&mode| {
         let attached = Attachment::attach(interface, filter, mode);
         let attachment = attempt.step(Stage::Attach(mode), attached)?;
         let rings = (0..queues)

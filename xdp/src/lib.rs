@@ -25,6 +25,8 @@ mod load;
 #[cfg(target_os = "linux")]
 mod program;
 #[cfg(target_os = "linux")]
+mod steering;
+#[cfg(target_os = "linux")]
 mod sys;
 
 #[cfg(any(not(target_os = "linux"), test))]
@@ -32,7 +34,7 @@ mod stub;
 
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError, MAX_LISTENERS};
-pub use ingress::{Ingress, Mode, Opened, Stage, Step};
+pub use ingress::{FASTEST_FIRST, Ingress, Mode, Opened, Stage, Step};
 pub use parse::{Datagram, Refused};
 pub use ring::{BATCH, FRAME_COUNT, FRAME_SIZE, MAX_FRAME, RX_RING_SIZE, RingStats, RxRing};
 
@@ -41,7 +43,8 @@ pub use {
     ingress::open,
     load::{Attachment, queue_count},
     ring::{AsyncRing, XskRing},
+    steering::{MAX_STEERED, Steering},
 };
 
 #[cfg(not(target_os = "linux"))]
-pub use stub::{AsyncRing, Attachment, XskRing, open, queue_count};
+pub use stub::{AsyncRing, Attachment, Steering, XskRing, open, queue_count};

@@ -50,7 +50,7 @@ impl Attachment {
         let queues = queue_count(interface)?;
         let index = index_of(interface)?;
         let map = sys::xsk_map(queues).map_err(|e| system("make the map of sockets", e))?;
-        let program = load(&program::assemble(filter, map.as_fd()))?;
+        let program = load(sys::XDP, &program::assemble(filter, map.as_fd()))?;
         let flags = match mode {
             Mode::Native => XDP_FLAGS_DRV_MODE,
             Mode::Skb => XDP_FLAGS_SKB_MODE,
@@ -94,11 +94,15 @@ impl Drop for Attachment {
     }
 }
 
-/// How many receive queues `interface` has; 1 if its driver does not say.
+/// How many receive queues `interface` has; 1 if its driver does not say. Fails for an interface
+/// that carries no Ethernet frames.
 pub fn queue_count(interface: &str) -> Result<u32> {
     index_of(interface)?;
-    sys::receive_queues(interface)
-        .map_err(|source| Error::Interface { name: interface.into(), source })
+    let failed = |source| Error::Interface { name: interface.into(), source };
+    if !sys::is_ethernet(interface).map_err(failed)? {
+        return Err(Error::NotEthernet { name: interface.into() });
+    }
+    sys::receive_queues(interface).map_err(failed)
 }
 
 fn index_of(interface: &str) -> Result<u32> {
@@ -106,14 +110,15 @@ fn index_of(interface: &str) -> Result<u32> {
         .map_err(|e| Error::Interface { name: interface.into(), source: e.into() })
 }
 
-fn load(program: &[Instruction]) -> Result<OwnedFd> {
-    match sys::load(program, None) {
+/// Loads a program; if the verifier refuses it, with its reason.
+pub(crate) fn load(purpose: sys::Purpose, program: &[Instruction]) -> Result<OwnedFd> {
+    match sys::load(purpose, program, None) {
         Ok(loaded) => Ok(loaded),
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => Err(system("load the program", e)),
         Err(_) => {
             // Once more, to hear why.
             let mut log = vec![0; LOG_SIZE];
-            sys::load(program, Some(&mut log))
+            sys::load(purpose, program, Some(&mut log))
                 .map_err(|source| Error::Verifier { source, log: tail(&log) })
         }
     }
@@ -163,12 +168,12 @@ mod tests {
     fn a_refused_program_is_quoted_with_the_verifiers_reason() {
         // No instruction at all ends the program.
         let nothing = vec![];
-        assert!(matches!(load(&nothing), Err(Error::Verifier { .. })));
+        assert!(matches!(load(sys::XDP, &nothing), Err(Error::Verifier { .. })));
         let filter = Filter::listening(&["[::]:443".parse().unwrap()]).unwrap();
         let map = sys::xsk_map(1).unwrap();
         let mut cut = program::assemble(&filter, map.as_fd());
         cut.truncate(6);
-        let error = load(&cut).unwrap_err().to_string();
+        let error = load(sys::XDP, &cut).unwrap_err().to_string();
         assert!(error.contains("jump out of range"), "{error}");
     }
 

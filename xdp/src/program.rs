@@ -10,6 +10,7 @@
 //! the verifier asks no `CAP_PERFMON` of whoever loads it.
 
 mod asm;
+mod steering;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -18,6 +19,7 @@ use crate::filter::{Filter, Rule};
 use crate::ring::MAX_FRAME;
 
 pub(crate) use self::asm::Instruction;
+pub(crate) use self::steering::steering;
 
 /// `enum xdp_action`: on to the kernel's stack.
 pub(crate) const XDP_PASS: i32 = 2;

@@ -15,6 +15,8 @@ mod umem;
 mod xsk;
 
 #[cfg(target_os = "linux")]
+pub(crate) use umem::Mapping;
+#[cfg(target_os = "linux")]
 pub use {asynchronous::AsyncRing, xsk::XskRing};
 
 /// Bytes of memory for one frame, the kernel's 256 bytes of headroom included.

@@ -3,8 +3,10 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
+use std::task::{Context, Poll};
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -106,6 +108,11 @@ impl AsyncRing {
         match self.0.0 {}
     }
 
+    /// Ready when frames wait.
+    pub fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0.0 {}
+    }
+
     /// The ring itself.
     #[must_use]
     pub fn ring(&self) -> &XskRing {
@@ -128,6 +135,28 @@ impl RxRing for AsyncRing {
     }
 }
 
+/// Never exists here.
+#[derive(Debug)]
+pub struct Steering(Infallible);
+
+impl Steering {
+    /// Fails.
+    #[cfg(unix)]
+    pub fn attach(
+        _queue: BorrowedFd<'_>,
+        _v4: Option<Ipv4Addr>,
+        _v6: Option<Ipv6Addr>,
+        _hosts: u32,
+    ) -> Result<Self> {
+        Err(Error::Unsupported)
+    }
+
+    /// Sends what is for a host to a queue.
+    pub fn set(&self, _host: u32, _queue: Option<usize>) {
+        match self.0 {}
+    }
+}
+
 /// Fails.
 pub fn queue_count(_interface: &str) -> Result<u32> {
     Err(Error::Unsupported)
@@ -135,7 +164,7 @@ pub fn queue_count(_interface: &str) -> Result<u32> {
 
 /// Opens nothing, and says why.
 #[must_use]
-pub fn open(_interface: &str, _filter: &Filter) -> crate::Opened {
+pub fn open(_interface: &str, _filter: &Filter, _modes: &[Mode]) -> crate::Opened {
     let step = Step { stage: Stage::Interface, outcome: Err(Error::Unsupported) };
     crate::Opened { ingress: None, steps: vec![step] }
 }
@@ -147,7 +176,7 @@ mod tests {
     #[test]
     fn without_af_xdp_the_only_step_says_why() {
         let filter = Filter::listening(&["192.0.2.1:443".parse().unwrap()]).unwrap();
-        let opened = open("eth0", &filter);
+        let opened = open("eth0", &filter, &crate::FASTEST_FIRST);
         assert!(opened.ingress.is_none());
         assert_eq!(
             opened.steps[0].to_string(),

@@ -1,15 +1,20 @@
-//! The kernel's doors: `bpf(2)` and one `ioctl`. Structures are `linux/bpf.h`'s and
-//! `linux/ethtool.h`'s, cut after the last field we use.
+//! The kernel's doors: `bpf(2)`, and below some `ioctl`s. Structures are `linux/bpf.h`'s, cut after
+//! the last field we use.
 #![expect(unsafe_code, reason = "the kernel is met here")]
+
+mod interface;
+mod tun;
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::program::Instruction;
+
+pub(crate) use interface::{is_ethernet, receive_queues};
+pub(crate) use tun::set_steering;
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -20,9 +25,21 @@ const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_DETACH: libc::c_long = 34;
 
+const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_XSKMAP: u32 = 17;
+const MAP_MMAPABLE: u32 = 1 << 10;
+const PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
+
+/// What a program is for: its type, how it will be attached, its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose(u32, u32, &'static str);
+
+/// Deciding what becomes of an interface's frames.
+pub(crate) const XDP: Purpose = Purpose(PROG_TYPE_XDP, ATTACH_XDP, "bauta_ingress");
+/// Choosing a TUN queue for a packet.
+pub(crate) const STEERING: Purpose = Purpose(PROG_TYPE_SOCKET_FILTER, 0, "bauta_steering");
 
 /// A `union bpf_attr` of one command.
 ///
@@ -67,6 +84,21 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 
 /// An empty XSKMAP called `xsks_map`, with room for a socket for each of `queues` queues.
 pub(crate) fn xsk_map(queues: u32) -> io::Result<OwnedFd> {
+    map("xsks_map", MAP_TYPE_XSKMAP, 4, queues, 0)
+}
+
+/// A table of `bytes` bytes, all zero, that can be mapped into memory.
+pub(crate) fn table(bytes: u32) -> io::Result<OwnedFd> {
+    map("bauta_queues", MAP_TYPE_ARRAY, bytes, 1, MAP_MMAPABLE)
+}
+
+fn map(
+    map_name: &str,
+    map_type: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Create {
         map_type: u32,
@@ -83,14 +115,14 @@ pub(crate) fn xsk_map(queues: u32) -> io::Result<OwnedFd> {
     bpf(
         MAP_CREATE,
         &mut Create {
-            map_type: MAP_TYPE_XSKMAP,
+            map_type,
             key_size: 4,
-            value_size: 4,
-            max_entries: queues,
-            map_flags: 0,
+            value_size,
+            max_entries,
+            map_flags,
             inner_map_fd: 0,
             numa_node: 0,
-            map_name: name("xsks_map"),
+            map_name: name(map_name),
         },
     )
     .map(own)
@@ -130,8 +162,12 @@ fn map_element(
     bpf(command, &mut Element { map_fd: number(map), zero: 0, key, value, flags: 0 }).map(drop)
 }
 
-/// Loads an XDP program. The verifier's words go to `log` if there is one.
-pub(crate) fn load(program: &[Instruction], log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
+/// Loads a program. The verifier's words go to `log` if there is one.
+pub(crate) fn load(
+    Purpose(prog_type, expected_attach_type, prog_name): Purpose,
+    program: &[Instruction],
+    log: Option<&mut [u8]>,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         prog_type: u32,
@@ -155,7 +191,7 @@ pub(crate) fn load(program: &[Instruction], log: Option<&mut [u8]>) -> io::Resul
         None => (0, 0, 0),
     };
     let mut load = Load {
-        prog_type: PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: u32::try_from(program.len()).unwrap_or(u32::MAX),
         insns: address(program.as_ptr()),
         license: address(LICENSE.as_ptr()),
@@ -164,9 +200,9 @@ pub(crate) fn load(program: &[Instruction], log: Option<&mut [u8]>) -> io::Resul
         log_buf,
         kern_version: 0,
         prog_flags: 0,
-        prog_name: name("bauta_ingress"),
+        prog_name: name(prog_name),
         prog_ifindex: 0,
-        expected_attach_type: ATTACH_XDP,
+        expected_attach_type,
     };
     bpf(PROG_LOAD, &mut load).map(own)
 }
@@ -230,40 +266,4 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32>
     };
     bpf(PROG_TEST_RUN, &mut run)?;
     Ok(run.retval)
-}
-
-/// How many receive queues an interface has; 1 if its driver does not say.
-pub(crate) fn receive_queues(interface: &str) -> io::Result<u32> {
-    const GET_CHANNELS: u32 = 0x3c;
-    const SIOCETHTOOL: u32 = 0x8946;
-    /// `struct ethtool_channels`.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Channels {
-        cmd: u32,
-        max: [u32; 4],
-        rx: u32,
-        tx: u32,
-        other: u32,
-        combined: u32,
-    }
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let mut channels = Channels { cmd: GET_CHANNELS, ..Channels::default() };
-    // SAFETY: `ifreq` is plain old data, for which all zeroes is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.len() - 1;
-    for (slot, byte) in request.ifr_name[..room].iter_mut().zip(interface.bytes()) {
-        *slot = libc::c_char::from_ne_bytes([byte]);
-    }
-    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-    // SAFETY: the kernel reads and writes an `ifreq`, and behind its pointer, as the command in
-    // the first word says, a `struct ethtool_channels`; both live here.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL.into(), &raw mut request) };
-    if result == 0 {
-        return Ok((channels.rx + channels.combined).max(1));
-    }
-    match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
-        error => Err(error),
-    }
 }

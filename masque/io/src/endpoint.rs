@@ -10,6 +10,7 @@
 //! 3. `flush` packs what the connections have to say into GSO trains (`transmit`), and arms timers.
 
 mod receive;
+mod source;
 mod transmit;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::connection::{Connection, Event, Quic};
 use crate::steer;
 use crate::udp::{RecvBatch, UdpSocket};
+pub use source::Source;
 use transmit::Train;
 
 /// A connection's number within its endpoint; never used again.
@@ -39,6 +41,9 @@ pub struct EndpointConfig {
     pub worker: usize,
     /// How many siblings there are.
     pub workers: usize,
+    /// Connections are accepted wherever their first packet arrives, because later ones arrive
+    /// there as well; else by the sibling that the client's first connection id names.
+    pub accepts_anywhere: bool,
     /// Connections held at once; further Initials are dropped. An idle one costs about 30 KB.
     pub max_connections: usize,
     /// Packets that one key may protect before the connection is closed: 2^23 for AES-GCM
@@ -59,6 +64,7 @@ impl Default for EndpointConfig {
         Self {
             worker: 0,
             workers: 1,
+            accepts_anywhere: false,
             max_connections: 100_000,
             packet_limit: AEAD_PACKET_LIMIT,
             qlog_dir: None,

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bauta_masque_io::udp::{BindOptions, UdpSocket};
+use bauta_masque_io::udp::{BindOptions, Datagram, UdpSocket};
 use bauta_masque_io::{
-    App, Closed, Connection, Endpoint, EndpointConfig, Event, Header, NameValue, QuicConfig, clock,
+    App, Closed, Connection, Endpoint, EndpointConfig, Event, Header, NameValue, QuicConfig,
+    Source, clock,
 };
 use bytes::Bytes;
 
@@ -290,4 +291,59 @@ async fn a_qlog_of_each_connection_is_left_on_request() {
     assert_eq!(logs.len(), 1, "{logs:?}");
     let log = std::fs::read_to_string(&logs[0]).unwrap();
     assert!(log.contains("qlog:file") && log.contains("packet_sent"), "{log:.200}");
+}
+
+/// Datagrams as a ring hands them over: copies of what a socket received.
+struct Copies(Vec<(Vec<u8>, SocketAddr)>);
+
+impl Source for Copies {
+    fn poll_batch(&mut self, each: &mut dyn FnMut(Datagram<'_>)) -> usize {
+        let batch = self.0.len().min(2);
+        for (mut payload, from) in self.0.drain(..batch) {
+            let to = Some([127, 0, 0, 1].into());
+            each(Datagram { payload: &mut payload, from, to, ecn: None });
+        }
+        batch
+    }
+}
+
+#[tokio::test]
+async fn a_first_packet_from_a_source_is_accepted_or_handed_over_as_told() {
+    let mut client = Endpoint::client(socket(), EndpointConfig::default()).unwrap();
+    let mut config = quic_config();
+    let inbox = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    inbox.set_nonblocking(true).unwrap();
+    for accepts_anywhere in [false, true] {
+        let config_of = |worker| EndpointConfig {
+            worker,
+            workers: 2,
+            accepts_anywhere,
+            ..EndpointConfig::default()
+        };
+        let mut servers: Vec<_> = (0..2)
+            .map(|n| Endpoint::server(socket(), server_config(), config_of(n)).unwrap())
+            .collect();
+        let mut app = Server::default();
+        for _ in 0..16 {
+            client.connect(inbox.local_addr().unwrap(), "site.test", &mut config).unwrap();
+        }
+        client.flush(clock::now(), &mut Client::default());
+        let mut first = Vec::new();
+        let mut buffer = [0; 2048];
+        while let Ok((n, from)) = inbox.recv_from(&mut buffer) {
+            first.push((buffer[..n].to_vec(), from));
+        }
+        let mut source = Copies(first);
+        while !source.0.is_empty() {
+            servers[0].handle_source(&mut source, &mut app);
+        }
+        for foreign in servers[0].take_foreign() {
+            assert_eq!(foreign.worker, 1);
+            servers[1].handle_foreign(foreign, &mut app);
+        }
+        // A hello may come in two packets; they are of one connection.
+        let (ours, theirs) = (servers[0].len(), servers[1].len());
+        assert_eq!(ours + theirs, 16, "{ours} and {theirs}");
+        assert_eq!(theirs == 0, accepts_anywhere, "{ours} and {theirs}");
+    }
 }

@@ -1,4 +1,4 @@
-//! An assembler for the few eBPF instructions the program needs (RFC 9669).
+//! An assembler for the few eBPF instructions the programs need (RFC 9669).
 
 use std::os::fd::RawFd;
 
@@ -29,18 +29,23 @@ pub(super) enum Width {
 pub(super) struct Label(usize);
 
 // Instruction classes, and the source bit.
+const LD_ABS: u8 = 0x20;
 const LDX_MEM: u8 = 0x61;
 const JMP: u8 = 0x05;
 const JMP32: u8 = 0x06;
+const ALU32: u8 = 0x04;
 const ALU64: u8 = 0x07;
 const BY_REGISTER: u8 = 0x08;
 // Operations.
 const ADD: u8 = 0x00;
+const SUB: u8 = 0x10;
+const RSH: u8 = 0x70;
 const AND: u8 = 0x50;
 const MOV: u8 = 0xb0;
 const JA: u8 = 0x00;
 const JEQ: u8 = 0x10;
 const JGT: u8 = 0x20;
+const JGE: u8 = 0x30;
 const JSET: u8 = 0x40;
 const JNE: u8 = 0x50;
 const CALL: u8 = 0x80;
@@ -49,6 +54,8 @@ const EXIT: u8 = 0x90;
 const LD_IMM64: u8 = 0x18;
 /// The source register that makes that constant a map.
 const PSEUDO_MAP_FD: u8 = 1;
+/// The source register that makes it the address of a map's first value.
+const PSEUDO_MAP_VALUE: u8 = 2;
 
 const NONE: Register = Register(0);
 
@@ -88,6 +95,13 @@ impl Assembler {
         self.emit(LDX_MEM | width as u8, to, base, offset, 0);
     }
 
+    /// Reads the packet of a socket filter at `offset`, in the network's order, into register 0. The
+    /// context has to be in register 6; registers 1 to 5 are lost. Past the packet's end the program
+    /// returns 0.
+    pub(super) fn load_packet(&mut self, width: Width, offset: i32) {
+        self.emit(LD_ABS | width as u8, NONE, NONE, 0, offset);
+    }
+
     pub(super) fn copy(&mut self, to: Register, from: Register) {
         self.emit(ALU64 | MOV | BY_REGISTER, to, from, 0, 0);
     }
@@ -99,6 +113,25 @@ impl Assembler {
     pub(super) fn set_map(&mut self, to: Register, map: RawFd) {
         self.emit(LD_IMM64, to, Register(PSEUDO_MAP_FD), 0, map);
         self.emit(0, NONE, NONE, 0, 0);
+    }
+
+    /// The address of the only value of `map`, an array.
+    pub(super) fn set_map_value(&mut self, to: Register, map: RawFd) {
+        self.emit(LD_IMM64, to, Register(PSEUDO_MAP_VALUE), 0, map);
+        self.emit(0, NONE, NONE, 0, 0);
+    }
+
+    pub(super) fn add_register(&mut self, to: Register, from: Register) {
+        self.emit(ALU64 | ADD | BY_REGISTER, to, from, 0, 0);
+    }
+
+    /// Subtracts modulo 2^32 and zeroes the upper half.
+    pub(super) fn subtract_word(&mut self, to: Register, value: i32) {
+        self.emit(ALU32 | SUB, to, NONE, 0, value);
+    }
+
+    pub(super) fn shift_right(&mut self, to: Register, bits: i32) {
+        self.emit(ALU64 | RSH, to, NONE, 0, bits);
     }
 
     pub(super) fn add(&mut self, to: Register, value: i32) {
@@ -126,6 +159,11 @@ impl Assembler {
 
     pub(super) fn jump_unequal(&mut self, a: Register, value: i32, to: Label) {
         self.emit_jump(JMP32 | JNE, a, NONE, value, to);
+    }
+
+    /// Jumps if `a >= value`, both without a sign.
+    pub(super) fn jump_at_least(&mut self, a: Register, value: u32, to: Label) {
+        self.emit_jump(JMP32 | JGE, a, NONE, value.cast_signed(), to);
     }
 
     /// Jumps if any bit of `mask` is set.

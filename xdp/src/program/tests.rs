@@ -96,7 +96,7 @@ impl Loaded {
         let on: Vec<SocketAddr> = listening.iter().map(|a| a.parse().unwrap()).collect();
         let map = sys::xsk_map(1).unwrap();
         let code = assemble(&Filter::listening(&on).unwrap(), map.as_fd());
-        let program = sys::load(&code, None).unwrap();
+        let program = sys::load(sys::XDP, &code, None).unwrap();
         let ring = with_ring.then(|| {
             let mut ring = XskRing::unbound(1, 0).unwrap();
             ring.enter(map.try_clone().unwrap()).unwrap();

@@ -1,8 +1,10 @@
 //! A ring under tokio.
 #![expect(unsafe_code, reason = "tokio must be promised that the descriptor stays open")]
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,10 +37,16 @@ impl AsyncRing {
 
     /// Waits until frames wait. Nothing is lost when it is cancelled.
     pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Ready when frames wait; else wakes the last task that asked, so one task may wait for
+    /// several rings.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let mut guard = self.0.readable().await?;
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
             if self.ring().has_frames() {
-                return Ok(());
+                return Poll::Ready(Ok(()));
             }
             guard.clear_ready();
         }

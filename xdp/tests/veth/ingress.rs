@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::wire::*;
 use bauta_xdp::{
-    AsyncRing, BATCH, Datagram, FRAME_COUNT, Mode, RX_RING_SIZE, RxRing, Stage, XskRing,
+    AsyncRing, BATCH, Datagram, FASTEST_FIRST, FRAME_COUNT, Mode, RX_RING_SIZE, RxRing, Stage,
+    XskRing,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -94,7 +95,7 @@ fn native_mode_comes_first_and_the_steps_say_so() {
 #[test]
 fn an_interface_without_native_xdp_falls_to_skb_mode_and_says_why() {
     let wire = Wire::new();
-    let opened = wire.host.enter(|| bauta_xdp::open("lo", &filter())).unwrap();
+    let opened = wire.host.enter(|| bauta_xdp::open("lo", &filter(), &FASTEST_FIRST)).unwrap();
     let native = &opened.steps[1];
     assert_eq!(native.stage, Stage::Attach(Mode::Native));
     assert!(native.outcome.is_err(), "{native}");

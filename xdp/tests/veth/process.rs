@@ -16,7 +16,7 @@ fn holder(host: &Namespace, prefix: &[&str]) -> Process {
 #[test]
 #[ignore = "not a test: the others start it"]
 fn holds_the_ingress_until_it_is_killed() {
-    let opened = bauta_xdp::open("veth0", &filter());
+    let opened = bauta_xdp::open("veth0", &filter(), &bauta_xdp::FASTEST_FIRST);
     for step in &opened.steps {
         println!("{step}");
     }

@@ -36,7 +36,7 @@ impl Wire {
     }
 
     pub(crate) fn open(&self) -> bauta_xdp::Opened {
-        self.host.enter(|| bauta_xdp::open("veth0", &filter())).unwrap()
+        self.host.enter(|| bauta_xdp::open("veth0", &filter(), &bauta_xdp::FASTEST_FIRST)).unwrap()
     }
 
     /// The ingress in one mode, whatever `open` would have preferred.

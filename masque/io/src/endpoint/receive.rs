@@ -20,7 +20,7 @@ const MIN_INITIAL: usize = 1200;
 /// answers (RFC 9000 section 10.3.3), bytes.
 const MIN_RESETTABLE: usize = 43;
 /// Stateless resets sent in one turn at most: a flood of unknown packets is not to be answered.
-const RESETS_A_TURN: usize = 8;
+pub(super) const RESETS_A_TURN: usize = 8;
 
 impl Endpoint {
     /// Takes a bounded number of batches from the socket and tells `app` what they brought.
@@ -58,7 +58,7 @@ impl Endpoint {
         self.drive_from(from, app);
     }
 
-    fn drive_from(&mut self, from: usize, app: &mut impl App) {
+    pub(super) fn drive_from(&mut self, from: usize, app: &mut impl App) {
         for at in from..self.touched.len() {
             if let Some(conn) = self.conns.get_mut(&self.touched[at]) {
                 conn.drive(&self.h3, app);
@@ -66,7 +66,13 @@ impl Endpoint {
         }
     }
 
-    fn route(&mut self, payload: &mut [u8], from: SocketAddr, to: SocketAddr, resets: &mut usize) {
+    pub(super) fn route(
+        &mut self,
+        payload: &mut [u8],
+        from: SocketAddr,
+        to: SocketAddr,
+        resets: &mut usize,
+    ) {
         let Some(&first) = payload.first() else { return };
         let id = if first & 0x80 == 0 {
             self.by_short_header(payload, from, to, resets)
@@ -142,6 +148,13 @@ impl Endpoint {
             if header.ty != Type::VersionNegotiation && payload.len() >= MIN_INITIAL {
                 self.negotiate_version(&header.scid, &header.dcid, from, to);
             }
+            return None;
+        }
+        // The kernel's steering agrees with this; a ring's queue need not.
+        let owner = steer::worker_of(&header.dcid, self.config.workers);
+        let stays = self.config.accepts_anywhere && header.ty == Type::Initial;
+        if owner != self.config.worker && !stays {
+            self.foreign.push(Foreign { worker: owner, from, to, payload: payload.to_vec() });
             return None;
         }
         if header.ty != Type::Initial || payload.len() < MIN_INITIAL {
