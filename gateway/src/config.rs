@@ -3,6 +3,7 @@
 //! `CONFIG.md` beside the sources is the reference; a test loads every field it names.
 
 mod units;
+mod xdp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use units::{Net, Rate, Span};
+pub use xdp::{Xdp, XdpMode};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +53,9 @@ pub struct Config {
     /// Metrics and health.
     #[serde(default)]
     pub admin: Admin,
+    /// Datagrams straight from an interface's queues.
+    #[serde(default)]
+    pub xdp: Xdp,
     /// What is written down.
     #[serde(default)]
     pub log: Log,

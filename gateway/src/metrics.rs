@@ -93,6 +93,27 @@ pub enum Dropped {
 const DROPS: [&str; 7] =
     ["no_session", "rate", "queue_full", "too_large", "blocked", "no_stream", "hand_over"];
 
+/// What became of the frames that reached a worker's receive rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Frames {
+    /// Taken by the worker.
+    Received,
+    /// Of those, not a datagram to act on.
+    Refused,
+    /// Dropped for want of memory.
+    NoMemory,
+    /// Dropped because the worker was too slow.
+    RingFull,
+    /// Descriptors that made no sense.
+    Invalid,
+}
+
+impl Frames {
+    /// Labels, in order.
+    pub const LABELS: [&str; 5] = ["received", "refused", "no_memory", "ring_full", "invalid"];
+}
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -124,6 +145,12 @@ pub struct Counters {
     pub tun_drops: Count,
     /// UDP datagrams that reached the wrong worker and were handed over.
     pub foreign: Count,
+    /// Packets that the TUN gave the wrong worker and were handed over.
+    pub strays: Count,
+    /// Receive rings in being, set from what there is.
+    pub rings: Count,
+    /// Their frames, by [`Frames`], set from their own count once a second.
+    pub frames: [Count; Frames::LABELS.len()],
 }
 
 impl Counters {
@@ -246,8 +273,15 @@ impl Collector for Metrics {
         self.family(e, about, true, "why", &rows)?;
         let rows = [("tun", self.sum(|c| c.tun_drops.get()))];
         self.family(e, ("tun_dropped_packets", "Packets the TUN lost"), true, "by", &rows)?;
-        let rows = [("cid", self.sum(|c| c.foreign.get()))];
-        self.family(e, ("handed_over", "Datagrams for sibling workers"), true, "by", &rows)
+        let rows = [("cid", self.sum(|c| c.foreign.get())), ("tun", self.sum(|c| c.strays.get()))];
+        let about = ("handed_over", "Datagrams and packets for sibling workers");
+        self.family(e, about, true, "by", &rows)?;
+        let rows = [("xdp", self.sum(|c| c.rings.get()))];
+        self.family(e, ("rings", "Receive rings in being"), false, "by", &rows)?;
+        let frames = |i: usize| self.sum(|c| c.frames[i].get());
+        let rows: Vec<_> =
+            Frames::LABELS.iter().enumerate().map(|(i, fate)| (*fate, frames(i))).collect();
+        self.family(e, ("xdp_frames", "Frames in receive rings"), true, "fate", &rows)
     }
 }
 
@@ -282,5 +316,7 @@ mod tests {
         assert_eq!(DROPS[Dropped::NoSession as usize], "no_session");
         assert_eq!(DROPS[Dropped::Blocked as usize], "blocked");
         assert_eq!(KINDS[Kind::Tcp as usize], "connect-tcp");
+        assert_eq!(Frames::LABELS[Frames::NoMemory as usize], "no_memory");
+        assert_eq!(Frames::LABELS[Frames::Invalid as usize], "invalid");
     }
 }

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use bauta_xdp::Steering;
+
 use crate::config::Net;
 
 pub use leases::LeaseFile;
@@ -87,24 +89,31 @@ impl Plan {
 
 /// Which worker serves each slot: read for every packet from the TUN, without a lock.
 #[derive(Debug)]
-pub struct Routes(Box<[AtomicU8]>);
+pub struct Routes {
+    workers: Box<[AtomicU8]>,
+    /// The kernel's copy, so that packets come out of the right worker's queue.
+    steering: Option<Steering>,
+}
 
 impl Routes {
     /// No slot is served.
-    pub fn new(slots: u32) -> Self {
-        Self((0..slots).map(|_| AtomicU8::new(0)).collect())
+    pub fn new(slots: u32, steering: Option<Steering>) -> Self {
+        Self { workers: (0..slots).map(|_| AtomicU8::new(0)).collect(), steering }
     }
 
     /// The worker that serves `slot`.
     #[inline]
     pub fn worker(&self, slot: Slot) -> Option<usize> {
-        let entry = self.0.get(slot as usize)?.load(Relaxed);
+        let entry = self.workers.get(slot as usize)?.load(Relaxed);
         usize::from(entry).checked_sub(1)
     }
 
     fn set(&self, slot: Slot, worker: Option<usize>) {
-        if let Some(entry) = self.0.get(slot as usize) {
+        if let Some(entry) = self.workers.get(slot as usize) {
             entry.store(worker.map_or(0, |w| w as u8 + 1), Relaxed);
+        }
+        if let Some(steering) = &self.steering {
+            steering.set(slot, worker);
         }
     }
 }
@@ -257,10 +266,10 @@ pub struct SharedPool {
 }
 
 impl SharedPool {
-    /// Shares a pool.
-    pub fn new(pool: Pool) -> Self {
+    /// Shares a pool. With `steering` the TUN follows it.
+    pub fn new(pool: Pool, steering: Option<Steering>) -> Self {
         let plan = pool.plan;
-        Self { plan, routes: Routes::new(plan.slots), pool: pool.into() }
+        Self { plan, routes: Routes::new(plan.slots, steering), pool: pool.into() }
     }
 
     /// The leases.

@@ -4,6 +4,7 @@
 //! only then are there threads.
 
 mod control;
+mod ingress;
 mod redirect;
 mod reload;
 mod start;
@@ -26,6 +27,7 @@ use crate::pool::{LeaseFile, Plan, SharedPool};
 use crate::shared::{Everything, Shared, own_addresses, policy};
 use crate::worker::{self, MAILBOX, Message, Parts};
 use crate::{privileges, tcp};
+use ingress::Ingress;
 use start::Sockets;
 
 /// Reads everything the configuration names and reports the first mistake.
@@ -60,15 +62,18 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let site = start::site(config)?;
     let workers = config.worker_count(thread::available_parallelism().map_or(1, usize::from));
     let sockets = Sockets::bind(config, workers)?;
+    let mut ingress = Ingress::open(config, workers);
     start::state_dir(config, user.as_ref())?;
     let keys = start::keys(config)?;
 
     let plan = (config.tunnel.enabled && config.tunnel.ip)
         .then(|| Plan::new(config.tunnel.ipv4_pool, config.tunnel.ipv6_pool));
     let mut tun = Vec::new();
+    let mut steering = None;
     let mut nat = None;
     if let Some(plan) = &plan {
         tun = start::tun(config, plan, workers)?;
+        steering = start::steering(&tun, plan);
         nat = Some(Nat::install(&config.tunnel, plan, &config.state_dir)?);
     }
     let leases = LeaseFile::new(&config.state_dir);
@@ -77,7 +82,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         if let Some(trouble) = trouble {
             tracing::warn!("{trouble}");
         }
-        SharedPool::new(pool)
+        SharedPool::new(pool, steering)
     });
     if let Some(user) = &user {
         start::hand_over(config, user)?;
@@ -110,10 +115,13 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let ended = mpsc::channel(workers + 1);
     let mut threads = Vec::new();
     let mut tun = tun.into_iter();
+    let mut rings = std::mem::take(&mut ingress.rings).into_iter();
     for (id, (socket, mailbox)) in sockets.udp.into_iter().zip(mailboxes).enumerate() {
         let parts = Parts {
             id,
             socket,
+            rings: rings.next().unwrap_or_default(),
+            accepts_anywhere: ingress.keeps_connections(),
             tun: tun.next(),
             certificate: certificate.clone(),
             site: site.clone(),
@@ -153,6 +161,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
             workers,
             files,
             connect_ip = plan.is_some(),
+            ingress = ingress.describe(),
             user = user.as_ref().map_or("unchanged", |user| &user.name),
             "serving"
         );

@@ -5,6 +5,7 @@ mod app;
 mod ctx;
 mod downward;
 mod pipe;
+mod rings;
 mod roads;
 mod site;
 mod upward;
@@ -19,6 +20,7 @@ use bauta_masque_io::tun::{TunBatch, TunQueue};
 use bauta_masque_io::udp::UdpSocket;
 use bauta_masque_io::{Carrier, Endpoint, EndpointConfig, Foreign, Header, clock};
 use bauta_web::Site;
+use bauta_xdp::XskRing;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -30,6 +32,7 @@ use crate::tunnel::Ready;
 use app::Streams;
 pub(crate) use ctx::{Ctx, Told};
 pub(crate) use pipe::{Ends, Inbox, Outbox, Task};
+use rings::Rings;
 use roads::Roads;
 pub(crate) use roads::{Opened, Up};
 
@@ -123,6 +126,10 @@ pub struct Parts {
     pub id: usize,
     /// Its socket.
     pub socket: std::net::UdpSocket,
+    /// Its receive rings beside it, if any.
+    pub rings: Vec<XskRing>,
+    /// Whether a connection's datagrams keep arriving where its first one did.
+    pub accepts_anywhere: bool,
     /// Its TUN queue, with CONNECT-IP.
     pub tun: Option<TunQueue>,
     /// The certificate to begin with.
@@ -162,6 +169,7 @@ enum Woken {
 struct Worker {
     endpoint: Endpoint,
     roads: Roads,
+    rings: Rings,
     streams: Streams,
     mailbox: mpsc::Receiver<Message>,
     what: mpsc::UnboundedReceiver<(Key, What)>,
@@ -181,6 +189,7 @@ impl Worker {
         let endpoint = EndpointConfig {
             worker: parts.id,
             workers: shared.workers.len(),
+            accepts_anywhere: parts.accepts_anywhere,
             max_connections: config.max_connections,
             packet_limit: config.packet_limit,
             qlog_dir: config.log.qlog.clone(),
@@ -189,9 +198,12 @@ impl Worker {
         let endpoint = Endpoint::server(UdpSocket::from_std(parts.socket)?, quic, endpoint)?;
         let (told, what, hungry) = Told::new();
         let ctx = Ctx::new(parts.id, shared, parts.site, parts.tun, told);
+        let rings = Rings::new(parts.rings)?;
+        rings.count(&ctx.counters);
         Ok(Self {
             endpoint,
             roads: Roads::new(),
+            rings,
             streams: Streams::new(ctx),
             mailbox: parts.mailbox,
             what,
@@ -223,7 +235,7 @@ impl Worker {
         let deadlines = [self.endpoint.timeout(), self.streams.ctx.next_deadline()];
         let deadlines = deadlines.into_iter().flatten().chain(self.ends);
         let due = deadlines.fold(self.next_tick, Instant::min);
-        let Self { endpoint, streams, mailbox, what, hungry, .. } = self;
+        let Self { endpoint, rings, streams, mailbox, what, hungry, .. } = self;
         let tun = async {
             match &streams.ctx.tun {
                 Some(tun) => tun.readable().await,
@@ -236,6 +248,7 @@ impl Worker {
             Some((key, told)) = what.recv() => Ok(Woken::Told(key, told)),
             Some(key) = hungry.recv() => Ok(Woken::Hungry(key)),
             ready = endpoint.readable() => ready.map(|()| Woken::Ready),
+            ready = rings.readable() => ready.map(|()| Woken::Ready),
             ready = tun => ready.map(|()| Woken::Ready),
             () = endpoint.writable() => Ok(Woken::Ready),
             () = tokio::time::sleep_until(due.into()) => Ok(Woken::Ready),
@@ -256,6 +269,7 @@ impl Worker {
             let Ok(message) = self.mailbox.try_recv() else { break };
             self.handle(message);
         }
+        self.endpoint.handle_source(&mut self.rings, &mut self.streams);
         self.endpoint.handle_readable(now, &mut self.streams);
         for foreign in self.endpoint.take_foreign() {
             self.streams.ctx.counters.foreign.add(1);
@@ -271,6 +285,7 @@ impl Worker {
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.rings.count(&self.streams.ctx.counters);
             self.streams.ctx.policy = self.streams.ctx.shared.dialer.policy();
             for key in self.streams.ended(now) {
                 self.with(key, |streams, conn| streams.withdraw(conn, key.1));

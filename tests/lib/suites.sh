@@ -137,6 +137,10 @@ suite_namespaces() {
   if ! compgen -G 'tests/e2e/tests/*.rs' >/dev/null; then skip 1 "there is no end-to-end test yet (tests/e2e/tests)"; return; fi
   build programs cargo build --locked -p bauta-gateway -p bauta -p bauta-lab -p bauta-bench || return
   counted end-to-end of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-e2e
+  # The core of it once more with datagrams coming in by AF_XDP rings.
+  local core=(--test=tunnel --test=flows --test=site --test=mtu --test=restarts)
+  counted rings-native of_cargo "$cage" env BAUTA_E2E_INGRESS=native cargo test --locked --no-fail-fast -p bauta-e2e "${core[@]}"
+  counted rings-skb of_cargo "$cage" env BAUTA_E2E_INGRESS=skb cargo test --locked --no-fail-fast -p bauta-e2e --test=tunnel
   single bench-smoke env BAUTA_PROFILE=debug tests/bench/run --smoke
 }
 

@@ -43,6 +43,7 @@ fn values_out_of_range_are_named_where_they_stand() {
         ("[tunnel]\nudp_template = \"/x\"", "3:1: udp_template must contain {target_host}"),
         ("[tunnel]\nrate = \"fast\"", "3:8: `fast` is not a rate"),
         ("[admin]\nlisten = \"9464\"", "3:10: `9464` is not an address and port"),
+        ("[xdp]\nmode = \"on\"", "3:8: unknown variant `on`, expected one of `off`, `auto`"),
         ("[site]\nkind = \"blog\"", "unknown variant `blog`"),
     ];
     for (text, wanted) in cases {
@@ -76,7 +77,7 @@ fn every_field_of_the_reference_loads() {
         parse(block).unwrap_or_else(|e| panic!("{e}\n{block}"));
     }
     // The other way round: every field the program knows is in the reference.
-    let source = include_str!("../config.rs");
+    let source = concat!(include_str!("../config.rs"), include_str!("xdp.rs"));
     let fields = source.lines().filter_map(|line| {
         let name = line.trim().strip_prefix("pub ")?.split_once(": ")?.0;
         name.bytes()

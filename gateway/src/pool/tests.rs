@@ -93,7 +93,7 @@ fn leases_survive_a_restart() {
 
 #[test]
 fn routes_follow_leases_between_workers() {
-    let shared = SharedPool::new(Pool::new(plan("10.0.0.0/24")));
+    let shared = SharedPool::new(Pool::new(plan("10.0.0.0/24")), None);
     let here = holder(1);
     let there = Holder { worker: 3, conn: 1, stream: 0 };
     let slot = shared.acquire("alice", None, here, 4, 1).unwrap().slot;

@@ -2,7 +2,8 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +14,7 @@ use bauta_masque_io::tls::{Certified, TicketKey};
 use bauta_masque_io::tun::{self, TunConfig, TunQueue};
 use bauta_masque_io::udp::BindOptions;
 use bauta_web::{Site, SiteConfig, Source, alt_svc};
+use bauta_xdp::Steering;
 use nix::unistd::User;
 
 use crate::accounts::replace;
@@ -101,6 +103,18 @@ pub(super) fn tun(config: &Config, plan: &Plan, queues: usize) -> Result<Vec<Tun
         offload: true,
     })
     .context("CONNECT-IP; without it: [tunnel] ip = false")
+}
+
+/// Lets each worker's queue of the TUN bring what is for its sessions; one queue needs none of it.
+pub(super) fn steering(queues: &[TunQueue], plan: &Plan) -> Option<Steering> {
+    let first = queues.first().filter(|_| queues.len() > 1)?;
+    let v4 = plan.v4(0).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+    let v6 = plan.v6(0).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+    Steering::attach(first.as_fd(), v4, v6, plan.slots())
+        .inspect_err(|error| {
+            tracing::warn!("the TUN goes by flows, not by destination; workers hand over: {error}");
+        })
+        .ok()
 }
 
 /// Makes the state folder, private to the user the gateway becomes.

@@ -43,6 +43,7 @@ impl Worker {
 
     fn hand_over(&self, elsewhere: Elsewhere) {
         for (worker, packets) in elsewhere {
+            self.streams.ctx.counters.strays.add(packets.len() as u64);
             self.streams.ctx.send(worker, Message::Packets(packets));
         }
     }

@@ -13,6 +13,7 @@ use bauta_lab::{Namespace, Process, addresses};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::ingress::Ingress;
 use crate::pki::{Authority, Issued};
 use crate::programs::programs;
 use crate::{Finished, SOON};
@@ -58,12 +59,16 @@ impl Gateway {
         } else {
             "allow = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n"
         };
+        let ingress = match rest.contains("[xdp]") {
+            true => String::new(),
+            false => Ingress::of_tests()?.table(&self.ns)?,
+        };
         let text = format!(
             "domain = \"{DOMAIN}\"\nstate_dir = \"{folder}/state\"\n{top}\n\
              [tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n\
              [accounts]\nfile = \"{folder}/accounts.toml\"\n\
              [admin]\nlisten = \"{ADMIN}\"\n\
-             [tunnel]\n{dns}{allow}{tunnel}\n{rest}\n"
+             [tunnel]\n{dns}{allow}{tunnel}\n{rest}\n{ingress}"
         );
         fs::write(self.config(), text).context("writing the gateway's configuration")
     }
@@ -99,7 +104,18 @@ impl Gateway {
         let mut process = self.ns.spawn(self.command(&["run"])?)?;
         process.wait_for_line("serving", SOON)?;
         self.process = Some(process);
-        Ok(())
+        self.assert_ingress()
+    }
+
+    /// Datagrams come in by the way that the run was told: what a test says of rings shall not be
+    /// said of the socket.
+    fn assert_ingress(&self) -> Result<()> {
+        let ingress = Ingress::of_tests()?;
+        let rings = ingress.rings(&self.ns)?;
+        if rings == 0 || !fs::read_to_string(self.config())?.ends_with(&ingress.table(&self.ns)?) {
+            return Ok(());
+        }
+        self.wait_for_metric("bauta_rings{by=\"xdp\"}", SOON, |there| there == rings).map(drop)
     }
 
     /// Ends it in order.

@@ -12,6 +12,7 @@
 
 mod client;
 mod gateway;
+mod ingress;
 mod internet;
 pub mod leaks;
 mod machine;
@@ -22,6 +23,7 @@ mod scene;
 
 pub use client::{Client, Finished, json};
 pub use gateway::{ADMIN, DOMAIN, Gateway};
+pub use ingress::Ingress;
 pub use internet::{Echo, Files, Names, dns, echo, files, iperf};
 pub use machine::Machine;
 pub use measure::{Pings, Stream};
