@@ -251,7 +251,7 @@ impl Tunnel<'_> {
             News::Up(id, lane, peer) => {
                 self.lanes.attempt = None;
                 if self.sessions.current.is_none() {
-                    self.begin(id, lane, peer, now)?;
+                    self.begin(id, *lane, peer, now)?;
                 }
             }
             News::Failed(failure) => {
@@ -290,7 +290,7 @@ impl Tunnel<'_> {
     fn begin(
         &mut self,
         id: ConnId,
-        mut lane: Box<Lane>,
+        mut lane: Lane,
         peer: SocketAddr,
         now: Instant,
     ) -> Result<(), Failure> {
@@ -312,7 +312,7 @@ impl Tunnel<'_> {
         self.v6 = self.settings.ipv6;
         let families = (self.settings.ipv4, self.v6);
         session.accepted_over_tcp(&mut lane.road, families, self.lease(), now);
-        self.lanes.list.insert(id, *lane);
+        self.lanes.list.insert(id, lane);
         self.sessions.list.push(session);
         Ok(())
     }
