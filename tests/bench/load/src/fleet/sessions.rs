@@ -88,7 +88,8 @@ impl Sessions {
             if !conn.path_mtu_settled() && now < tunnel.since + MTU_PATIENCE {
                 return true;
             }
-            match conn.request(&headers::connect_ip(&self.settings), false) {
+            let list = headers::connect_ip(&self.settings, conn);
+            match conn.request(&list, false) {
                 Ok(stream) => {
                     tunnel.stream = Some(stream);
                     let any = ["0.0.0.0/32", "::/128"];
