@@ -3,7 +3,7 @@
 use std::{fmt::Display, io::Write, time::Instant};
 
 use bauta_masque::datagram::H3_NO_ERROR;
-use bauta_masque_io::{App, Connection, Endpoint, EndpointConfig, Event, clock};
+use bauta_masque_io::{App, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, clock};
 
 use crate::{
     config::Settings,
@@ -100,7 +100,7 @@ struct Notes {
 }
 
 impl App for Notes {
-    fn datagram(&mut self, _: &mut Connection, _: u64, _: &mut [u8]) {}
+    fn datagram(&mut self, _: &mut Connection, _: u64, _: DatagramBuf) {}
 
     fn event(&mut self, conn: &mut Connection, event: Event) {
         match event {

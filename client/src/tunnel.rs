@@ -46,11 +46,14 @@ use system::{System, state_failure};
 
 /// How long the old session is listened to after a hand-over: what is on its way arrives.
 const OVERLAP: Duration = Duration::from_secs(3);
+/// Batches taken from the interface in one turn, so that the socket has its own.
+const BATCHES: usize = 4;
 /// How long a farewell may take to leave.
 const FAREWELL: Duration = Duration::from_millis(20);
 
 /// Brings the tunnel up and keeps it up until `down`, SIGINT or SIGTERM; then everything is restored.
 pub async fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<(), Failure> {
+    bauta_masque_io::memory::keep_freed();
     let folder = Folder::new(&settings.state_dir, &settings.name);
     let mut held = hold(&folder, settings)?;
     progress.done(Stage::Privileges, format_args!("ok"));
@@ -183,11 +186,18 @@ impl<'a> Tunnel<'a> {
         self.endpoint.handle_timeout(now, &mut self.sessions);
         self.endpoint.handle_readable(now, &mut self.sessions);
         self.lanes(news, now).await?;
-        let Self { sessions, endpoint, lanes, .. } = self;
-        if sessions.may_send(endpoint, lanes) {
-            sessions.send_batch(endpoint, lanes).map_err(|e| interface_gone(&e))?;
-        }
         // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
+        self.flush_tun()?;
+        // Each batch leaves before the next is read, while it is in the processor's cache.
+        for _ in 0..BATCHES {
+            let Self { endpoint, sessions, lanes, .. } = self;
+            if !sessions.may_send(endpoint, lanes)
+                || !sessions.send_batch(endpoint, lanes).map_err(|e| interface_gone(&e))?
+            {
+                break;
+            }
+            endpoint.flush(now, sessions);
+        }
         self.flush_tun()?;
         self.act(now).await?;
         self.endpoint.flush(now, &mut self.sessions);

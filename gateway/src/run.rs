@@ -53,6 +53,7 @@ pub fn check(config: &Config) -> Result<()> {
 /// Serves until SIGTERM or SIGINT. `path` is where the configuration came from, for SIGHUP.
 pub fn run(config: &Config, path: &Path) -> Result<()> {
     crate::log::start(&config.log)?;
+    bauta_masque_io::memory::keep_freed();
     let files = privileges::raise_files();
     let user = privileges::target(config.user.as_deref())?;
     let certificate = Arc::new(start::certificate(config)?);

@@ -275,7 +275,9 @@ impl Worker {
             self.streams.ctx.counters.foreign.add(1);
             self.streams.ctx.send(foreign.worker, Message::Foreign(foreign));
         }
-        self.read_tun();
+        // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
+        self.streams.ctx.flush_tun();
+        self.read_tun(now);
         self.hear();
         if self.endpoint.timeout().is_some_and(|at| at <= now) {
             self.endpoint.handle_timeout(now, &mut self.streams);
@@ -298,8 +300,6 @@ impl Worker {
         for key in self.streams.ctx.up.take_broken() {
             self.with(key, |streams, conn| streams.withdraw(conn, key.1));
         }
-        // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
-        self.streams.ctx.flush_tun();
         self.endpoint.flush(now, &mut self.streams);
         self.streams.ctx.flush_tun();
     }

@@ -8,7 +8,8 @@ use bauta_masque::{
     datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
 };
 use bauta_masque_io::{
-    App, Closed, ConnId, Connection, DatagramError, Event, Header, connection::HIGH_WATER,
+    App, Closed, ConnId, Connection, DatagramBuf, DatagramError, Event, Header,
+    connection::HIGH_WATER,
 };
 use tokio::sync::Notify;
 
@@ -320,10 +321,10 @@ pub(super) fn refuse(open: Open, why: DialError) {
 }
 
 impl App for Flows {
-    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
         let key = (conn.id(), stream);
         let Some(Flow::Udp { packets, session }) = self.flows.get(&key) else { return };
-        match session.handle_datagram(payload) {
+        match session.handle_datagram(payload.as_ref()) {
             Ok(UdpVerdict::Forward(datagram)) => packets.push_down(datagram),
             Ok(UdpVerdict::Drop(_)) => {}
             Err(e) => {

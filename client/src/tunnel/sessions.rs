@@ -10,7 +10,7 @@ use bauta_masque::{
     fragment,
 };
 use bauta_masque_io::{
-    App, Carrier, Closed, ConnId, Connection, DatagramError, Endpoint, Event,
+    App, Carrier, Closed, ConnId, Connection, DatagramBuf, DatagramError, Endpoint, Event,
     connection::HIGH_WATER,
     tun::{TunBatch, TunQueue},
 };
@@ -98,16 +98,17 @@ impl Sessions {
         conn.datagrams_queued() < MAX_QUEUED && queued < HIGH_WATER
     }
 
-    /// Sends one batch from the interface. An error means that the interface is gone.
+    /// Sends one batch from the interface; `false` when there was none. An error means that the interface is
+    /// gone.
     pub(super) fn send_batch(
         &mut self,
         endpoint: &mut Endpoint,
         lanes: &mut Lanes,
-    ) -> io::Result<()> {
-        let (Some(id), Some(tun)) = (self.current, self.tun.as_mut()) else { return Ok(()) };
+    ) -> io::Result<bool> {
+        let (Some(id), Some(tun)) = (self.current, self.tun.as_mut()) else { return Ok(false) };
         match tun.try_recv(&mut self.batch) {
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(e) => return Err(e),
         }
         if let Some(lane) = lanes.get(id) {
@@ -116,7 +117,7 @@ impl Sessions {
             self.forward(conn);
             endpoint.touch(id);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends the batch on `conn`.
@@ -126,30 +127,30 @@ impl Sessions {
         let Some(session) = self.list.iter_mut().find(|s| s.conn == id) else { return };
         let mut road = Road { now: self.now, session, conn, tun, traffic: &mut self.traffic };
         let max = road.max_payload();
-        self.batch.for_each(|packet| {
-            if road.send(packet, max) {
-                return;
-            }
+        for packet in self.batch.drain() {
+            let Some(packet) = road.send(packet, max) else { continue };
             let mtu = max.saturating_sub(CONTEXT_ID_ZERO.len());
             let each = |piece: &mut [u8]| {
-                road.send(piece, max);
+                road.send(DatagramBuf::copy_of(piece), max);
             };
-            if fragment::fragment_v4(packet, mtu, each).is_none() {
+            if fragment::fragment_v4(packet.as_ref(), mtu, each).is_none() {
                 road.traffic.up_dropped += 1;
             }
-        });
+        }
         road.session.liveness.sent(self.now);
     }
 
-    fn arrived(&mut self, conn: &mut impl Carrier, payload: &mut [u8]) {
+    fn arrived(&mut self, conn: &mut impl Carrier, mut payload: DatagramBuf) {
         let Self { now, list, tun, traffic, policy, .. } = self;
         let Some(session) = list.iter_mut().find(|s| s.conn == conn.id()) else { return };
-        match session.ip.handle_datagram(*now, payload, policy) {
+        match session.ip.handle_datagram(*now, payload.bytes_mut(), policy) {
             Verdict::Forward(packet) => {
+                let len = packet.len();
                 traffic.down_packets += 1;
-                traffic.down_bytes += packet.len() as u64;
+                traffic.down_bytes += len as u64;
                 if let Some(tun) = tun {
-                    tun.queue_packet(packet);
+                    payload.advance(payload.len() - len);
+                    tun.queue(payload);
                 }
             }
             Verdict::Reply(icmp) => {
@@ -200,7 +201,7 @@ impl Sessions {
         let id = conn.id();
         while let Some(event) = self.get(id).and_then(|s| s.ip.poll_event()) {
             if let IpEvent::DatagramCapsule(payload) = event {
-                self.arrived(conn, &mut payload.to_vec());
+                self.arrived(conn, DatagramBuf::copy_of(&payload));
                 continue;
             }
             let now = self.now;
@@ -264,21 +265,24 @@ impl<C: Carrier> Road<'_, C> {
         }
     }
 
-    /// Sends a packet, answers it, or drops it; `false` when it has to be fragmented first.
-    fn send(&mut self, packet: &mut [u8], max: usize) -> bool {
-        match self.session.ip.encapsulate(self.now, packet, max) {
-            Verdict::Forward(packet) => {
+    /// Sends a packet, answers it, or drops it; gives it back when it has to be fragmented first.
+    #[inline]
+    fn send(&mut self, mut packet: DatagramBuf, max: usize) -> Option<DatagramBuf> {
+        match self.session.ip.encapsulate(self.now, packet.bytes_mut(), max) {
+            Verdict::Forward(_) => {
+                let len = packet.len() as u64;
                 let stream = self.session.stream.unwrap_or(0);
                 let sent = if self.session.datagrams {
-                    self.conn.send_datagram(stream, &CONTEXT_ID_ZERO, packet)
+                    self.conn.send_buf(stream, &CONTEXT_ID_ZERO, packet)
                 } else {
+                    let packet = packet.as_ref();
                     let capsule = capsule::encode_datagram_capsule(&CONTEXT_ID_ZERO, packet);
                     self.conn.send_body(stream, capsule, false);
                     Ok::<(), DatagramError>(())
                 };
                 if sent.is_ok() {
                     self.traffic.up_packets += 1;
-                    self.traffic.up_bytes += packet.len() as u64;
+                    self.traffic.up_bytes += len;
                 } else {
                     self.traffic.up_dropped += 1;
                 }
@@ -287,15 +291,15 @@ impl<C: Carrier> Road<'_, C> {
                 self.traffic.icmp_errors += 1;
                 self.tun.queue_packet(&icmp.packet);
             }
-            Verdict::Drop(DropReason::NeedsFragmentation) => return false,
+            Verdict::Drop(DropReason::NeedsFragmentation) => return Some(packet),
             Verdict::Drop(_) => self.traffic.up_dropped += 1,
         }
-        true
+        None
     }
 }
 
 impl App for Sessions {
-    fn datagram(&mut self, conn: &mut Connection, _: u64, payload: &mut [u8]) {
+    fn datagram(&mut self, conn: &mut Connection, _: u64, payload: DatagramBuf) {
         self.arrived(conn, payload);
     }
 

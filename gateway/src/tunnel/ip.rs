@@ -11,7 +11,7 @@ use bauta_masque::encode_datagram_capsule;
 use bauta_masque::fragment::fragment_v4;
 use bauta_masque::route::IpRange;
 use bauta_masque_io::connection::HIGH_WATER;
-use bauta_masque_io::{Carrier, DatagramError, clock};
+use bauta_masque_io::{Carrier, DatagramBuf, DatagramError, clock};
 
 use super::{End, Owner};
 use crate::accounts::unix_seconds;
@@ -94,22 +94,24 @@ impl IpFlow {
     pub(crate) fn datagram(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
-        payload: &mut [u8],
+        mut payload: DatagramBuf,
         ctx: &mut Ctx,
     ) {
         if !self.owner.grant.account.usage.up.admit(ctx.now, payload.len()) {
             return ctx.counters.dropped(Dropped::Rate);
         }
-        match self.session.handle_datagram(ctx.now, payload, &ctx.policy) {
+        match self.session.handle_datagram(ctx.now, payload.bytes_mut(), &ctx.policy) {
             Verdict::Forward(packet) => {
-                ctx.counters.up(Kind::Ip, packet.len());
+                let len = packet.len();
+                ctx.counters.up(Kind::Ip, len);
                 if let Some(tun) = &mut ctx.tun {
-                    tun.queue_packet(packet);
+                    payload.advance(payload.len() - len);
+                    tun.queue(payload);
                 }
             }
             Verdict::Reply(icmp) => {
                 ctx.counters.ip_drops[icmp.reason.index()].add(1);
-                self.send(conn, &icmp.packet, ctx);
+                self.send(conn, DatagramBuf::copy_of(&icmp.packet), ctx);
             }
             Verdict::Drop(why) => ctx.counters.ip_drops[why.index()].add(1),
         }
@@ -120,7 +122,7 @@ impl IpFlow {
     pub(crate) fn deliver(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
-        packet: &mut [u8],
+        packet: DatagramBuf,
         ctx: &mut Ctx,
     ) {
         if !self.owner.grant.account.usage.down.admit(ctx.now, packet.len()) {
@@ -132,12 +134,12 @@ impl IpFlow {
     fn encapsulate(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
-        packet: &mut [u8],
+        mut packet: DatagramBuf,
         ctx: &mut Ctx,
     ) {
         let max = conn.max_datagram_payload(self.key.1).unwrap_or(CAPSULE_PAYLOAD);
-        match self.session.encapsulate(ctx.now, packet, max) {
-            Verdict::Forward(packet) => self.send(conn, packet, ctx),
+        match self.session.encapsulate(ctx.now, packet.bytes_mut(), max) {
+            Verdict::Forward(_) => self.send(conn, packet, ctx),
             Verdict::Reply(icmp) => {
                 ctx.counters.ip_drops[icmp.reason.index()].add(1);
                 if let Some(tun) = &mut ctx.tun {
@@ -145,24 +147,25 @@ impl IpFlow {
                 }
             }
             Verdict::Drop(DropReason::NeedsFragmentation) => {
-                fragment_v4(packet, max.saturating_sub(1), |piece| {
-                    self.encapsulate(conn, piece, ctx);
+                fragment_v4(packet.as_ref(), max.saturating_sub(1), |piece| {
+                    self.encapsulate(conn, DatagramBuf::copy_of(piece), ctx);
                 });
             }
             Verdict::Drop(why) => ctx.counters.ip_drops[why.index()].add(1),
         }
     }
 
-    fn send(&self, conn: &mut (impl Carrier + ?Sized), packet: &[u8], ctx: &Ctx) {
-        let stream = self.key.1;
+    #[inline]
+    fn send(&self, conn: &mut (impl Carrier + ?Sized), packet: DatagramBuf, ctx: &Ctx) {
+        let (stream, len) = (self.key.1, packet.len());
         let counters = &ctx.counters;
-        match conn.send_datagram(stream, &CONTEXT_ID_ZERO, packet) {
-            Ok(()) => counters.down(Kind::Ip, packet.len()),
-            Err(DatagramError::Unsupported) if conn.queued(stream) < HIGH_WATER => {
-                let capsule = encode_datagram_capsule(&CONTEXT_ID_ZERO, packet);
-                conn.send_body(stream, capsule, false);
-                counters.down(Kind::Ip, packet.len());
-            }
+        if conn.max_datagram_payload(stream).is_none() && conn.queued(stream) < HIGH_WATER {
+            let capsule = encode_datagram_capsule(&CONTEXT_ID_ZERO, packet.as_ref());
+            conn.send_body(stream, capsule, false);
+            return counters.down(Kind::Ip, len);
+        }
+        match conn.send_buf(stream, &CONTEXT_ID_ZERO, packet) {
+            Ok(()) => counters.down(Kind::Ip, len),
             Err(DatagramError::TooLarge { .. }) => counters.dropped(Dropped::TooLarge),
             Err(_) => counters.dropped(Dropped::QueueFull),
         }
@@ -193,7 +196,9 @@ impl IpFlow {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::AddressRequested(requests) => self.lease(&requests, ctx),
-                Event::DatagramCapsule(payload) => self.datagram(conn, &mut payload.to_vec(), ctx),
+                Event::DatagramCapsule(payload) => {
+                    self.datagram(conn, DatagramBuf::copy_of(&payload), ctx);
+                }
                 // A site behind the client would be routed here; not offered yet.
                 Event::AddressesAssigned(_) | Event::RoutesAdvertised(_) => {}
                 Event::DnsAssigned(_) | Event::LinkProven | Event::Bond { .. } => {}
@@ -204,7 +209,7 @@ impl IpFlow {
             conn.send_body(self.key.1, capsules, false);
         }
         while let Some(packet) = self.session.poll_packet() {
-            self.send(conn, &packet, ctx);
+            self.send(conn, DatagramBuf::copy_of(&packet), ctx);
         }
         Ok(())
     }

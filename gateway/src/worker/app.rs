@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use bauta_masque::datagram::{H3_DATAGRAM_ERROR, H3_EXCESSIVE_LOAD, H3_MESSAGE_ERROR, H3_NO_ERROR};
 use bauta_masque::proxy_status::ProxyError;
 use bauta_masque::request::{Ask, Carriage, Head};
-use bauta_masque_io::{App, Carrier, Connection, Event, Header, NameValue, clock};
+use bauta_masque_io::{App, Carrier, Connection, DatagramBuf, Event, Header, NameValue, clock};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::ctx::Ctx;
 use super::pipe::Pipe;
@@ -59,7 +60,7 @@ impl Flow {
 /// One client connection.
 #[derive(Default)]
 struct Peer {
-    streams: HashMap<u64, Flow>,
+    streams: HashMap<u64, Flow, RandomState>,
     resets: u32,
     resets_since: Option<Instant>,
 }
@@ -67,11 +68,11 @@ struct Peer {
 /// All streams of a worker.
 pub(super) struct Streams {
     pub(super) ctx: Ctx,
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, Peer, RandomState>,
 }
 
 impl App for Streams {
-    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
         self.arrived(conn, stream, payload);
     }
 
@@ -123,12 +124,12 @@ fn close(flow: Flow, ctx: &mut Ctx) {
 
 impl Streams {
     pub(super) fn new(ctx: Ctx) -> Self {
-        Self { ctx, peers: HashMap::new() }
+        Self { ctx, peers: HashMap::default() }
     }
 
     /// A datagram of a tunnel's.
     #[inline]
-    fn arrived(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, payload: &mut [u8]) {
+    fn arrived(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64, payload: DatagramBuf) {
         let ctx = &mut self.ctx;
         let peer = self.peers.get_mut(&conn.id());
         let done = match peer.and_then(|peer| peer.streams.get_mut(&stream)) {
@@ -136,9 +137,9 @@ impl Streams {
                 flow.datagram(conn, payload, ctx);
                 Ok(())
             }
-            Some(Flow::Udp(flow)) => flow.datagram(payload, ctx),
+            Some(Flow::Udp(flow)) => flow.datagram(payload.as_ref(), ctx),
             Some(Flow::Opening(opening)) => {
-                if !opening.hold(payload) {
+                if !opening.hold(payload.as_ref()) {
                     ctx.counters.dropped(Dropped::NoStream);
                 }
                 Ok(())
@@ -443,7 +444,7 @@ impl Streams {
             }
         }
         for payload in early {
-            self.arrived(conn, stream, &mut payload.to_vec());
+            self.arrived(conn, stream, DatagramBuf::copy_of(&payload));
         }
         self.pull(conn, stream);
         if ended {

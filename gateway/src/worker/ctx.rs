@@ -11,6 +11,7 @@ use bauta_masque_io::tls::{self, Certified, TicketKey, TlsError, TransportConfig
 use bauta_masque_io::tun::TunQueue;
 use bauta_masque_io::udp::RecvBatch;
 use bauta_web::Site;
+use foldhash::fast::RandomState;
 use tokio::sync::mpsc;
 
 use super::pipe::PIECE;
@@ -50,7 +51,7 @@ pub(crate) struct Ctx {
     pub(crate) tun: Option<TunQueue>,
     pub(crate) told: Told,
     /// Which session has which lease.
-    pub(crate) by_slot: HashMap<Slot, Key>,
+    pub(crate) by_slot: HashMap<Slot, Key, RandomState>,
     /// Datagrams on their way to UDP targets.
     pub(crate) up: Upward,
     /// The time of this turn.
@@ -78,7 +79,7 @@ impl Ctx {
             site,
             tun,
             told,
-            by_slot: HashMap::new(),
+            by_slot: HashMap::default(),
             up: Upward::default(),
             now: clock::now(),
             scratch: vec![0; PIECE].into_boxed_slice(),

@@ -3,30 +3,39 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::time::Instant;
 
+use bauta_masque_io::DatagramBuf;
 use bauta_masque_io::tcp::road::is_road;
 
 use super::{Message, Worker};
 use crate::metrics::Dropped;
 
+/// Batches taken from the TUN in one turn, so that the socket has its own.
+const BATCHES: usize = 4;
+
 /// Packets for siblings, gathered over one batch.
 pub(super) type Elsewhere = BTreeMap<usize, Vec<Vec<u8>>>;
 
 impl Worker {
-    /// Takes one batch from the TUN.
-    pub(super) fn read_tun(&mut self) {
-        let Some(tun) = &mut self.streams.ctx.tun else { return };
+    /// Takes a bounded number of batches from the TUN. Each leaves before the next is read, while it
+    /// is in the processor's cache.
+    pub(super) fn read_tun(&mut self, now: Instant) {
         let Some(mut batch) = self.tun_batch.take() else { return };
-        match tun.try_recv(&mut batch) {
-            Ok(_) => {
-                let mut elsewhere = Elsewhere::new();
-                batch.for_each(|packet| self.deliver(packet, &mut elsewhere));
-                self.hand_over(elsewhere);
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                tracing::error!(%error, "the TUN is gone; CONNECT-IP carries nothing");
-                self.streams.ctx.tun = None;
+        for _ in 0..BATCHES {
+            let Some(tun) = &mut self.streams.ctx.tun else { break };
+            match tun.try_recv(&mut batch) {
+                Ok(_) => {
+                    let mut elsewhere = Elsewhere::new();
+                    batch.drain().for_each(|packet| self.deliver(packet, &mut elsewhere));
+                    self.hand_over(elsewhere);
+                    self.endpoint.flush(now, &mut self.streams);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    tracing::error!(%error, "the TUN is gone; CONNECT-IP carries nothing");
+                    self.streams.ctx.tun = None;
+                }
             }
         }
         self.tun_batch = Some(batch);
@@ -35,8 +44,8 @@ impl Worker {
     /// Takes packets from a sibling's TUN queue.
     pub(super) fn take_over(&mut self, packets: Vec<Vec<u8>>) {
         let mut elsewhere = Elsewhere::new();
-        for mut packet in packets {
-            self.deliver(&mut packet, &mut elsewhere);
+        for packet in packets {
+            self.deliver(DatagramBuf::copy_of(&packet), &mut elsewhere);
         }
         self.hand_over(elsewhere);
     }
@@ -50,14 +59,15 @@ impl Worker {
 
     /// Gives a packet to its session, here or on a sibling. Who has the lease now decides, not who
     /// had it when the packet was handed over: sessions move, and nothing is lost on the way.
-    fn deliver(&mut self, packet: &mut [u8], elsewhere: &mut Elsewhere) {
+    fn deliver(&mut self, packet: DatagramBuf, elsewhere: &mut Elsewhere) {
         let ctx = &mut self.streams.ctx;
         let pool = ctx.shared.pool.as_ref();
-        let slot = pool.and_then(|pool| Some((pool, pool.plan.slot(destination(packet)?)?)));
+        let slot =
+            pool.and_then(|pool| Some((pool, pool.plan.slot(destination(packet.as_ref())?)?)));
         let Some((pool, slot)) = slot else { return ctx.counters.dropped(Dropped::NoSession) };
         match pool.routes.worker(slot) {
             Some(worker) if worker != ctx.id => {
-                return elsewhere.entry(worker).or_default().push(packet.to_vec());
+                return elsewhere.entry(worker).or_default().push(packet.as_ref().to_vec());
             }
             _ => {}
         }

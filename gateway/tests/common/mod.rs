@@ -11,7 +11,8 @@ use std::time::Duration;
 use bauta_masque_io::tls::{ClientTls, Roots, TransportConfig, quic_client_config};
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
 use bauta_masque_io::{
-    App, Closed, ConnId, Connection, Endpoint, EndpointConfig, Event, Header, NameValue, clock,
+    App, Closed, ConnId, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, Header,
+    NameValue, clock,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -202,8 +203,8 @@ impl Heard {
 }
 
 impl App for Heard {
-    fn datagram(&mut self, _: &mut Connection, stream: u64, payload: &mut [u8]) {
-        self.datagrams.push((stream, payload.to_vec()));
+    fn datagram(&mut self, _: &mut Connection, stream: u64, payload: DatagramBuf) {
+        self.datagrams.push((stream, payload.as_ref().to_vec()));
     }
 
     fn event(&mut self, conn: &mut Connection, event: Event) {

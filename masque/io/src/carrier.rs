@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quiche::h3::Header;
 
+use crate::buffers::DatagramBuf;
 use crate::concealed::Export;
 use crate::connection::{Connection, DatagramError};
 use crate::endpoint::ConnId;
@@ -26,6 +27,14 @@ pub trait Carrier {
         context: &[u8],
         payload: &[u8],
     ) -> Result<(), DatagramError>;
+    fn send_buf(
+        &mut self,
+        stream: u64,
+        context: &[u8],
+        payload: DatagramBuf,
+    ) -> Result<(), DatagramError> {
+        self.send_datagram(stream, context, payload.as_ref())
+    }
     fn max_datagram_payload(&self, stream: u64) -> Option<usize>;
     fn path_mtu_settled(&self) -> bool;
 
@@ -76,6 +85,16 @@ impl Carrier for Connection {
         payload: &[u8],
     ) -> Result<(), DatagramError> {
         self.send_datagram(stream, context, payload)
+    }
+
+    #[inline]
+    fn send_buf(
+        &mut self,
+        stream: u64,
+        context: &[u8],
+        payload: DatagramBuf,
+    ) -> Result<(), DatagramError> {
+        self.send_buf(stream, context, payload)
     }
 
     #[inline]

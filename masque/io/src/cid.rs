@@ -6,10 +6,16 @@ use quiche::{ConnectionId, MAX_CONN_ID_LEN};
 pub const LOCAL_CID_LEN: usize = 8;
 
 /// A connection id as a map key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cid {
     len: u8,
     bytes: [u8; MAX_CONN_ID_LEN],
+}
+
+impl std::hash::Hash for Cid {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.as_slice());
+    }
 }
 
 impl Cid {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bauta_masque::datagram;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use quiche::h3::{self, Header};
 
 use crate::buffers::{Buffers, DatagramBuf};
@@ -39,7 +40,7 @@ pub struct Connection {
     pub(crate) cids: Vec<Cid>,
     pub(crate) deadline: Option<Instant>,
     h3: Option<h3::Connection>,
-    outgoing: HashMap<u64, Outgoing>,
+    outgoing: HashMap<u64, Outgoing, RandomState>,
     early: VecDeque<(u64, DatagramBuf)>,
     seen_streams: u64,
     settings_seen: bool,
@@ -60,7 +61,7 @@ impl Connection {
             cids: Vec::new(),
             deadline: None,
             h3: None,
-            outgoing: HashMap::new(),
+            outgoing: HashMap::default(),
             early: VecDeque::new(),
             seen_streams: 0,
             settings_seen: false,
@@ -167,12 +168,24 @@ impl Connection {
         let _ = self.quic.stream_shutdown(stream, quiche::Shutdown::Read, code);
     }
 
-    /// Queues an HTTP Datagram for `stream`: its quarter stream id, `context`, then `payload`.
+    /// Queues a copy of `payload` as an HTTP Datagram; otherwise as [`send_buf`](Self::send_buf).
     pub fn send_datagram(
         &mut self,
         stream: u64,
         context: &[u8],
         payload: &[u8],
+    ) -> Result<(), DatagramError> {
+        self.send_buf(stream, context, DatagramBuf::copy_of(payload))
+    }
+
+    /// Queues an HTTP Datagram for `stream`: its quarter stream id and `context` are written into
+    /// the room before `payload`.
+    #[inline]
+    pub fn send_buf(
+        &mut self,
+        stream: u64,
+        context: &[u8],
+        mut payload: DatagramBuf,
     ) -> Result<(), DatagramError> {
         if self.moved
             && let Some(max) = self.max_datagram_payload(stream)
@@ -180,13 +193,15 @@ impl Connection {
         {
             return Err(DatagramError::TooLarge { max });
         }
-        let mut prefix = [0; 8];
-        let n = bauta_masque::varint::write(datagram::quarter_stream_id(stream), &mut prefix);
-        let mut buf = DatagramBuf::take();
-        buf.extend(&prefix[..n]);
-        buf.extend(context);
-        buf.extend(payload);
-        self.quic.dgram_send_buf(buf).map_err(|e| match e {
+        let mut quarter = [0; 8];
+        let n = bauta_masque::varint::write(datagram::quarter_stream_id(stream), &mut quarter);
+        if payload.headroom() < n + context.len() {
+            payload = joined(&[&quarter[..n], context, payload.as_ref()]);
+        } else {
+            payload.prepend(context);
+            payload.prepend(&quarter[..n]);
+        }
+        self.quic.dgram_send_buf(payload).map_err(|e| match e {
             quiche::Error::Done => DatagramError::Full,
             quiche::Error::BufferTooShort => {
                 DatagramError::TooLarge { max: self.max_datagram_payload(stream).unwrap_or(0) }
@@ -310,4 +325,12 @@ impl Connection {
             established: self.established,
         }
     }
+}
+
+/// One buffer of several parts, for a payload that has no room before it.
+#[cold]
+fn joined(parts: &[&[u8]]) -> DatagramBuf {
+    let mut out = DatagramBuf::take();
+    parts.iter().for_each(|part| out.extend(part));
+    out
 }

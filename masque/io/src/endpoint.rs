@@ -19,8 +19,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use tracing::{debug, trace};
 
+use crate::buffers::DatagramBuf;
 use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::connection::{Connection, Event, Quic};
 use crate::steer;
@@ -92,7 +94,7 @@ pub(crate) fn largest_payload(peer: SocketAddr) -> usize {
 /// Whoever uses the connections. Callbacks come in batches and must not block.
 pub trait App {
     /// An HTTP Datagram of a request stream; `payload` begins with the context id.
-    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]);
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf);
     /// Anything else.
     fn event(&mut self, conn: &mut Connection, event: Event);
 }
@@ -117,10 +119,13 @@ pub struct Endpoint {
     config: EndpointConfig,
     server: Option<quiche::Config>,
     h3: quiche::h3::Config,
-    conns: HashMap<ConnId, Connection>,
-    cids: HashMap<Cid, ConnId>,
+    conns: HashMap<ConnId, Connection, RandomState>,
+    cids: HashMap<Cid, ConnId, RandomState>,
     timers: BTreeSet<(Instant, ConnId)>,
+    /// Connections to be settled by the next flush.
     touched: Vec<ConnId>,
+    /// Connections that received and were not driven yet.
+    heard: Vec<ConnId>,
     turn: Vec<ConnId>,
     foreign: Vec<Foreign>,
     batch: Option<Box<RecvBatch>>,
@@ -160,10 +165,11 @@ impl Endpoint {
             config,
             server,
             h3,
-            conns: HashMap::new(),
-            cids: HashMap::new(),
+            conns: HashMap::default(),
+            cids: HashMap::default(),
             timers: BTreeSet::new(),
             touched: Vec::new(),
+            heard: Vec::new(),
             turn: Vec::new(),
             foreign: Vec::new(),
             batch: Some(Box::new(RecvBatch::new())),

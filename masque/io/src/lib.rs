@@ -5,13 +5,14 @@
 //! [`endpoint::App`] what happened; [`tcp`] serves HTTP/1.1 and HTTP/2; [`tun`] moves batches of IP
 //! packets. The loop that joins them belongs to the gateway's workers and to the client.
 
-pub mod buffers;
+mod buffers;
 pub mod carrier;
 pub mod cid;
 pub mod clock;
 pub mod concealed;
 pub mod connection;
 pub mod endpoint;
+pub mod memory;
 pub mod steer;
 pub mod tcp;
 pub mod tls;
@@ -21,6 +22,7 @@ pub mod udp;
 /// Largest header section taken from a peer, in bytes (SETTINGS_MAX_FIELD_SECTION_SIZE).
 pub const MAX_FIELD_SECTION: u64 = 64 * 1024;
 
+pub use buffers::{DatagramBuf, HEADROOM};
 pub use carrier::Carrier;
 pub use connection::{Closed, Connection, DatagramError, Event, StreamError};
 pub use endpoint::{App, ConnId, Endpoint, EndpointConfig, EndpointError, Foreign, Source};

@@ -19,11 +19,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use crate::buffers::DatagramBuf;
 pub use batch::TunBatch;
 use gather::{Gather, Joining};
-
-/// Free bytes before each packet of a [`TunBatch`], for headers to be written in front of it.
-pub const HEADROOM: usize = 32;
 
 /// The largest IP packet, in bytes.
 pub const MAX_PACKET: usize = 65_535;
@@ -238,8 +236,8 @@ impl TunQueue {
         Ok(self.io.get_or_init(|| io))
     }
 
-    /// Fills `batch` with what waits, up to 64 packets or super-packets, and returns the
-    /// number of packets. Malformed ones are counted and left out.
+    /// Fills `batch` with what waits, up to 64 packets or one super-packet, and returns the number
+    /// of packets. Malformed ones are counted and left out.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when nothing waits; anything else means that the device is
@@ -271,10 +269,15 @@ impl TunQueue {
         }
     }
 
-    /// Takes a copy of a packet to be written with the next [`flush`](Self::flush), or at once with
-    /// those before it when there is no room for another. Longer than [`MAX_PACKET`] or empty is
-    /// refused.
+    /// Takes a copy of a packet; otherwise as [`queue`](Self::queue).
     pub fn queue_packet(&mut self, packet: &[u8]) {
+        self.queue(DatagramBuf::copy_of(packet));
+    }
+
+    /// Takes a packet to be written with the next [`flush`](Self::flush), or sooner when many wait.
+    /// Longer than [`MAX_PACKET`] or empty is refused.
+    #[inline]
+    pub fn queue(&mut self, packet: DatagramBuf) {
         if packet.is_empty() || packet.len() > MAX_PACKET {
             self.drops.refused += 1;
             return;

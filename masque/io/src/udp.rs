@@ -232,7 +232,7 @@ impl UdpSocket {
     /// arrival raises it again.
     fn read(&self, interest: Interest, batch: &mut RecvBatch) -> io::Result<()> {
         self.io.try_io(interest, || {
-            if batch.fill(&self.state, (&self.io).into())? < BATCH_SIZE {
+            if batch.fill(&self.state, (&self.io).into())? {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bauta_masque_io::udp::{BindOptions, Datagram, UdpSocket};
 use bauta_masque_io::{
-    App, Closed, Connection, Endpoint, EndpointConfig, Event, Header, NameValue, QuicConfig,
-    Source, clock,
+    App, Closed, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, Header, NameValue,
+    QuicConfig, Source, clock,
 };
 use bytes::Bytes;
 
@@ -70,8 +70,8 @@ impl Server {
 }
 
 impl App for Server {
-    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: &mut [u8]) {
-        let _ = conn.send_datagram(stream, &[], payload);
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
+        let _ = conn.send_buf(stream, &[], payload);
     }
 
     fn event(&mut self, conn: &mut Connection, event: Event) {
@@ -105,7 +105,7 @@ struct Client {
 }
 
 impl App for Client {
-    fn datagram(&mut self, _: &mut Connection, stream: u64, payload: &mut [u8]) {
+    fn datagram(&mut self, _: &mut Connection, stream: u64, payload: DatagramBuf) {
         self.datagrams.push((stream, payload.len()));
     }
 

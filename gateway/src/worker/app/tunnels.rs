@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bauta_masque_io::{Carrier, clock};
+use bauta_masque_io::{Carrier, DatagramBuf, clock};
 
 use super::{Flow, Streams, close};
 use crate::tunnel::{End, Owner};
@@ -15,7 +15,7 @@ impl Streams {
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
         stream: u64,
-        packet: &mut [u8],
+        packet: DatagramBuf,
     ) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream)) {

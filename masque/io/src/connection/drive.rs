@@ -6,7 +6,6 @@ use tracing::{debug, trace};
 
 use super::outgoing::Progress;
 use super::{Connection, EARLY_DATAGRAMS, Event};
-use crate::buffers::DatagramBuf;
 use crate::endpoint::App;
 use crate::tls::MAX_REQUESTS;
 
@@ -69,9 +68,9 @@ impl Connection {
 
     fn replay_early(&mut self, stream: u64, app: &mut impl App) {
         for _ in 0..self.early.len() {
-            let Some((id, mut buf)) = self.early.pop_front() else { break };
+            let Some((id, buf)) = self.early.pop_front() else { break };
             if id == stream {
-                app.datagram(self, stream, buf.bytes_mut());
+                app.datagram(self, stream, buf);
             } else {
                 self.early.push_back((id, buf));
             }
@@ -84,14 +83,13 @@ impl Connection {
                 Ok(decoded) => decoded,
                 Err(_) => return self.close(datagram::H3_DATAGRAM_ERROR, b""),
             };
+            buf.advance(prefix);
             if stream < self.seen_streams {
-                app.datagram(self, stream, &mut buf.bytes_mut()[prefix..]);
+                app.datagram(self, stream, buf);
             } else if self.is_server && stream >= self.seen_streams + 4 * MAX_REQUESTS {
                 return self.close(datagram::H3_ID_ERROR, b"");
             } else if self.is_server && self.early.len() < EARLY_DATAGRAMS {
-                let mut early = DatagramBuf::take();
-                early.extend(&buf.as_ref()[prefix..]);
-                self.early.push_back((stream, early));
+                self.early.push_back((stream, buf));
             }
         }
     }

@@ -14,6 +14,12 @@ use crate::udp::Transmit;
 
 /// Batches taken from the socket in one turn, so that TUN and timers have theirs.
 const BATCHES_A_TURN: usize = 4;
+/// Bytes taken from the socket in one turn: what waits longer behind them, acknowledgements of the
+/// tunnels' own flows above all, lets those flows run dry.
+const BYTES_A_TURN: usize = 192 << 10;
+/// Bytes decrypted before the app is told of them: one message's worth, which is then still in the
+/// processor's cache.
+const DRIVE_EVERY: usize = 60_000;
 /// The smallest UDP payload that may carry a client's first Initial (RFC 9000 section 14.1), bytes.
 const MIN_INITIAL: usize = 1200;
 /// The smallest datagram answered with a stateless reset, which has to be shorter than what it
@@ -24,10 +30,10 @@ pub(super) const RESETS_A_TURN: usize = 8;
 
 impl Endpoint {
     /// Takes a bounded number of batches from the socket and tells `app` what they brought.
-    pub fn handle_readable(&mut self, now: Instant, app: &mut impl App) {
+    pub fn handle_readable(&mut self, _: Instant, app: &mut impl App) {
         let Some(mut batch) = self.batch.take() else { return };
         let port = self.local.port();
-        let mut resets = RESETS_A_TURN;
+        let (mut resets, mut taken) = (RESETS_A_TURN, 0);
         for _ in 0..BATCHES_A_TURN {
             match self.socket.try_recv(&mut batch) {
                 Ok(_) => {}
@@ -37,33 +43,44 @@ impl Endpoint {
                     break;
                 }
             }
-            let from = self.touched.len();
+            let mut bytes = 0;
             batch.for_each(|d| {
                 let to = match (self.server.is_some(), d.to) {
                     (true, Some(ip)) => SocketAddr::new(ip, port),
                     _ => self.local,
                 };
                 self.route(d.payload, d.from, to, &mut resets);
+                bytes += d.payload.len();
+                if bytes >= DRIVE_EVERY {
+                    bytes = 0;
+                    self.drive_heard(app);
+                }
             });
-            self.drive_from(from, app);
+            self.drive_heard(app);
+            taken += batch.bytes();
+            if taken >= BYTES_A_TURN {
+                break;
+            }
         }
         self.batch = Some(batch);
-        let _ = now;
     }
 
     /// Takes a datagram that a sibling received for this endpoint.
     pub fn handle_foreign(&mut self, mut datagram: Foreign, app: &mut impl App) {
-        let from = self.touched.len();
         self.route(&mut datagram.payload, datagram.from, datagram.to, &mut 0);
-        self.drive_from(from, app);
+        self.drive_heard(app);
     }
 
-    pub(super) fn drive_from(&mut self, from: usize, app: &mut impl App) {
-        for at in from..self.touched.len() {
-            if let Some(conn) = self.conns.get_mut(&self.touched[at]) {
+    /// Lets each connection that was heard from say what it was told.
+    pub(super) fn drive_heard(&mut self, app: &mut impl App) {
+        for at in 0..self.heard.len() {
+            let id = self.heard[at];
+            self.touch(id);
+            if let Some(conn) = self.conns.get_mut(&id) {
                 conn.drive(&self.h3, app);
             }
         }
+        self.heard.clear();
     }
 
     pub(super) fn route(
@@ -86,8 +103,8 @@ impl Endpoint {
         {
             trace!(conn = id, %error, "a packet was refused");
         }
-        if self.touched.last() != Some(&id) {
-            self.touched.push(id);
+        if self.heard.last() != Some(&id) {
+            self.heard.push(id);
         }
     }
 

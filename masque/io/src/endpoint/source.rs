@@ -24,7 +24,6 @@ impl Endpoint {
         let port = self.local.port();
         let mut resets = RESETS_A_TURN;
         for _ in 0..BATCHES_A_TURN {
-            let from = self.touched.len();
             let taken = source.poll_batch(&mut |d| {
                 let to = d.to.map_or(self.local, |ip| SocketAddr::new(ip, port));
                 self.route(d.payload, d.from, to, &mut resets);
@@ -32,7 +31,7 @@ impl Endpoint {
             if taken == 0 {
                 break;
             }
-            self.drive_from(from, app);
+            self.drive_heard(app);
         }
     }
 }

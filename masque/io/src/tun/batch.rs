@@ -1,77 +1,75 @@
-//! The memory packets are read into.
+//! The packets of one read, each in a buffer of its own that can go on into QUIC as it is.
 
-use super::split::{Malformed, Place, split};
+use super::MAX_PACKET;
+use super::split::{Malformed, split};
 use super::vnet::{VNET_LEN, Vnet};
-use super::{HEADROOM, MAX_PACKET};
+use crate::buffers::DatagramBuf;
 
-/// Bytes of a batch, and how many of them one read may need: a super-packet, and its segments with
-/// their headers and room, even those of a TCP connection with a segment size of 48 bytes.
-const ARENA: usize = 1 << 20;
-const READ_ROOM: usize = 400 << 10;
+/// Bytes of packets after which a batch is full. One super-packet reaches it: what was read, what it
+/// is split into and the train it leaves in then stay in the processor's cache together.
+const FULL: usize = 48 << 10;
 
-/// Packets read from a queue, one after another in one piece of memory. Made once a worker.
+/// Packets read from a queue. Made once a worker.
 pub struct TunBatch {
-    arena: Box<[u8]>,
-    used: usize,
-    places: Vec<Place>,
+    /// What one system call brings: a virtio header and a packet or super-packet.
+    raw: Box<[u8]>,
+    packets: Vec<DatagramBuf>,
+    bytes: usize,
 }
 
 impl TunBatch {
-    /// Reserves 1 MiB of address space; the system backs it as it is first used.
+    /// Reserves 64 KiB, and whatever packets need as they come.
     pub fn new() -> Self {
-        let places = Vec::with_capacity(ARENA / 256);
-        Self { arena: vec![0; ARENA].into_boxed_slice(), used: 0, places }
+        let raw = vec![0; VNET_LEN + MAX_PACKET].into_boxed_slice();
+        Self { raw, packets: Vec::with_capacity(128), bytes: 0 }
     }
 
     /// The number of packets.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.packets.len()
     }
 
     /// There is no packet.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.packets.is_empty()
     }
 
     /// Calls `f` with each IP packet, in order.
     pub fn for_each(&mut self, mut f: impl FnMut(&mut [u8])) {
-        self.for_each_with_room(|room| f(&mut room[HEADROOM..]));
+        self.packets.iter_mut().for_each(|packet| f(packet.bytes_mut()));
     }
 
-    /// Calls `f` with [`HEADROOM`] free bytes and the IP packet behind them.
-    pub fn for_each_with_room(&mut self, mut f: impl FnMut(&mut [u8])) {
-        for &(start, len) in &self.places {
-            f(&mut self.arena[start as usize - HEADROOM..(start + len) as usize]);
-        }
+    /// Gives each IP packet away, in order, with [`HEADROOM`](crate::HEADROOM) before it.
+    pub fn drain(&mut self) -> impl Iterator<Item = DatagramBuf> + '_ {
+        self.packets.drain(..)
     }
 
     pub(super) fn clear(&mut self) {
-        self.used = 0;
-        self.places.clear();
+        self.packets.clear();
+        self.bytes = 0;
     }
 
     /// Where the next read goes; `None` when the batch is full.
     pub(super) fn room(&mut self, vnet: bool) -> Option<&mut [u8]> {
-        let start = self.used + HEADROOM;
-        (self.used + READ_ROOM <= ARENA)
-            .then(|| &mut self.arena[start - if vnet { VNET_LEN } else { 0 }..start + MAX_PACKET])
+        (self.bytes < FULL).then(|| &mut self.raw[if vnet { 0 } else { VNET_LEN }..])
     }
 
     /// Takes over what was read into [`room`](Self::room); `false` when it is malformed.
     pub(super) fn take(&mut self, read: usize, vnet: bool) -> bool {
-        let start = self.used + HEADROOM;
         let before = if vnet { VNET_LEN } else { 0 };
         let Some(len) = read.checked_sub(before).filter(|len| *len > 0) else { return false };
-        let header = match self.arena[start - before..start].first_chunk() {
-            Some(header) => Vnet::read(header),
-            None => Vnet::default(),
+        self.bytes += len;
+        let (header, packet) = self.raw.split_at_mut(VNET_LEN);
+        let header = match header.first_chunk() {
+            Some(header) if vnet => Vnet::read(header),
+            _ => Vnet::default(),
         };
-        let count = self.places.len();
-        match split(&mut self.arena, start, len, &header, &mut self.places) {
-            Ok(end) => self.used = end,
-            Err(Malformed) => self.places.truncate(count),
+        let count = self.packets.len();
+        let done = split(&mut packet[..len], &header, &mut self.packets);
+        if done == Err(Malformed) {
+            self.packets.truncate(count);
         }
-        self.places.len() > count
+        done.is_ok()
     }
 }
 

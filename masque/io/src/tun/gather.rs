@@ -8,11 +8,13 @@ use super::vnet::{
     GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Layout, NEEDS_CSUM, TCP, VNET_LEN, Vnet, fold, pseudo_sum,
     put, set_ip_length,
 };
+use crate::buffers::DatagramBuf;
 
 /// Packets gathered before they must be written.
 pub(super) const MAX_PACKETS: usize = 256;
-/// Bytes gathered before they must be written; room for a few full super-packets.
-const ARENA: usize = 1 << 18;
+/// Bytes gathered before they must be written: two full super-packets. More would leave the
+/// processor's cache before the kernel reads them.
+const MAX_BYTES: usize = 128 << 10;
 /// Packets in one super-packet; older kernels refuse more UDP segments (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: usize = 64;
 /// Flows looked at, newest first, for one to append to.
@@ -30,11 +32,10 @@ pub(super) struct Joining {
     pub(super) udp: bool,
 }
 
-/// A packet in the arena: a head with its headers, or only the payload of a follower.
-#[derive(Debug, Clone, Copy)]
+/// A packet: a head with its headers, or a follower of which only the payload is written.
+#[derive(Debug)]
 struct Piece {
-    start: u32,
-    len: u32,
+    buf: DatagramBuf,
     next: u16,
 }
 
@@ -55,12 +56,13 @@ struct Run {
     /// The checksum of the head was seen to hold; joining recomputes it, so a wrong one must not be
     /// joined and thereby made right.
     verified: bool,
+    /// The virtio header to write before it.
+    vnet: [u8; VNET_LEN],
 }
 
 pub(super) struct Gather {
     joining: Joining,
-    arena: Box<[u8]>,
-    used: usize,
+    bytes: usize,
     pieces: Vec<Piece>,
     runs: Vec<Run>,
 }
@@ -69,36 +71,36 @@ impl Gather {
     pub(super) fn new(joining: Joining) -> Self {
         Self {
             joining,
-            arena: vec![0; ARENA].into_boxed_slice(),
-            used: 0,
+            bytes: 0,
             pieces: Vec::with_capacity(MAX_PACKETS),
             runs: Vec::with_capacity(MAX_PACKETS),
         }
     }
 
-    /// There is room for another packet of any size.
+    /// Another packet may be taken.
     pub(super) fn has_room(&self) -> bool {
-        self.pieces.len() < MAX_PACKETS && self.used + VNET_LEN + MAX_PACKET <= ARENA
+        self.pieces.len() < MAX_PACKETS && self.bytes < MAX_BYTES
     }
 
     pub(super) fn packets(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Takes a copy of a packet of at most [`MAX_PACKET`] bytes, while there is room.
-    pub(super) fn push(&mut self, packet: &[u8]) {
+    /// Takes a packet of at most [`MAX_PACKET`] bytes, while there is room.
+    pub(super) fn push(&mut self, buf: DatagramBuf) {
+        let packet = buf.as_ref();
         let layout = Layout::of(packet);
         let joinable = layout.filter(|l| self.joins(l, packet));
         if let Some(layout) = layout
             && let Some(at) = self.newest_of_flow(&layout, packet)
         {
-            if joinable.is_some() && self.join(at, &layout, packet) {
-                return;
+            if joinable.is_some() && self.may_join(at, &layout, packet) {
+                return self.join(at, &layout, buf);
             }
             // Something of this flow comes after the run, so nothing may be joined before it.
             self.runs[at].open = false;
         }
-        let piece = self.store(VNET_LEN, packet);
+        let piece = self.pieces.len() as u16;
         self.runs.push(Run {
             head: piece,
             last: piece,
@@ -108,7 +110,9 @@ impl Gather {
             size: joinable.map_or(0, |l| packet.len() - l.payload) as u32,
             open: joinable.is_some() && !pushes(joinable, packet),
             verified: false,
+            vnet: [0; VNET_LEN],
         });
+        self.store(buf);
     }
 
     /// Data and nothing that the receiver must see as a packet of its own.
@@ -133,37 +137,35 @@ impl Gather {
         })
     }
 
-    fn join(&mut self, at: usize, layout: &Layout, packet: &[u8]) -> bool {
+    fn may_join(&self, at: usize, layout: &Layout, packet: &[u8]) -> bool {
         let run = &self.runs[at];
         let payload = packet.len() - layout.payload;
-        let fits = run.open
+        run.open
             && run.layout == Some(*layout)
             && payload <= run.size as usize
             && usize::from(run.packets) < MAX_SEGMENTS
-            && run.len as usize + payload <= MAX_PACKET;
-        if !fits || !self.follows(run, layout, packet) || !layout.checksum_holds(packet) {
-            return false;
-        }
-        if !run.verified {
-            let head = self.head(run);
-            if !layout.checksum_holds(head) {
-                return false;
-            }
-        }
-        let ends = payload < run.size as usize || pushes(Some(*layout), packet);
-        let piece = self.store(0, &packet[layout.payload..]);
+            && run.len as usize + payload <= MAX_PACKET
+            && self.follows(run, layout, packet)
+            && layout.checksum_holds(packet)
+            && (run.verified || layout.checksum_holds(self.head(run)))
+    }
+
+    fn join(&mut self, at: usize, layout: &Layout, mut buf: DatagramBuf) {
+        let pushes = pushes(Some(*layout), buf.as_ref());
+        buf.advance(layout.payload);
+        let (piece, payload) = (self.pieces.len() as u16, buf.len() as u32);
         let run = &mut self.runs[at];
         self.pieces[usize::from(run.last)].next = piece;
         run.last = piece;
         run.packets += 1;
-        run.len += payload as u32;
+        run.len += payload;
         run.verified = true;
-        run.open = !ends;
-        if layout.protocol == TCP && pushes(Some(*layout), packet) {
-            let start = self.pieces[usize::from(run.head)].start as usize;
-            self.arena[start + layout.transport + 13] |= PSH;
+        run.open = payload == run.size && !pushes;
+        if layout.protocol == TCP && pushes {
+            let head = self.pieces[usize::from(run.head)].buf.bytes_mut();
+            head[layout.transport + 13] |= PSH;
         }
-        true
+        self.store(buf);
     }
 
     /// The packet continues the run: headers equal but for lengths, checksums and identification,
@@ -189,16 +191,12 @@ impl Gather {
     }
 
     fn head(&self, run: &Run) -> &[u8] {
-        let piece = &self.pieces[usize::from(run.head)];
-        &self.arena[piece.start as usize..][..piece.len as usize]
+        self.pieces[usize::from(run.head)].buf.as_ref()
     }
 
-    fn store(&mut self, before: usize, bytes: &[u8]) -> u16 {
-        let start = self.used + before;
-        self.used = start + bytes.len();
-        self.arena[start..self.used].copy_from_slice(bytes);
-        self.pieces.push(Piece { start: start as u32, len: bytes.len() as u32, next: NONE });
-        (self.pieces.len() - 1) as u16
+    fn store(&mut self, buf: DatagramBuf) {
+        self.bytes += buf.len();
+        self.pieces.push(Piece { buf, next: NONE });
     }
 
     /// Hands each packet to `write`, in pieces, with its virtio header when `vnet`, and with the
@@ -207,28 +205,24 @@ impl Gather {
         for run in 0..self.runs.len() {
             self.seal(run);
             let run = &self.runs[run];
-            let head = &self.pieces[usize::from(run.head)];
-            let start = head.start as usize - if vnet { VNET_LEN } else { 0 };
-            let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS];
-            slices[0] = IoSlice::new(&self.arena[start..(head.start + head.len) as usize]);
-            let (mut count, mut next) = (1, head.next);
+            let mut slices = [IoSlice::new(&[]); 1 + MAX_SEGMENTS];
+            slices[0] = IoSlice::new(&run.vnet);
+            let (mut count, mut next) = (1, run.head);
             while let Some(piece) = self.pieces.get(usize::from(next)) {
-                slices[count] =
-                    IoSlice::new(&self.arena[piece.start as usize..][..piece.len as usize]);
+                slices[count] = IoSlice::new(piece.buf.as_ref());
                 (count, next) = (count + 1, piece.next);
             }
-            write(&slices[..count], usize::from(run.packets));
+            write(&slices[usize::from(!vnet)..count], usize::from(run.packets));
         }
         self.runs.clear();
         self.pieces.clear();
-        self.used = 0;
+        self.bytes = 0;
     }
 
     /// Writes the virtio header, and the lengths and partial checksum of a super-packet.
     fn seal(&mut self, run: usize) {
-        let run = &self.runs[run];
-        let start = self.pieces[usize::from(run.head)].start as usize;
-        let (before, packet) = self.arena.split_at_mut(start);
+        let run = &mut self.runs[run];
+        let packet = self.pieces[usize::from(run.head)].buf.bytes_mut();
         let mut vnet = Vnet::default();
         if let Some(layout) = run.layout.filter(|_| run.packets > 1) {
             let transport_len = run.len as usize - layout.transport;
@@ -252,7 +246,7 @@ impl Gather {
                 csum_offset: layout.csum_offset() as u16,
             };
         }
-        before[start - VNET_LEN..].copy_from_slice(&vnet.write());
+        run.vnet = vnet.write();
     }
 }
 

@@ -2,11 +2,11 @@
 
 use tun_rs::checksum;
 
-use super::HEADROOM;
 use super::vnet::{
     GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, TCP, TCP_CHECKSUM, UDP, UDP_CHECKSUM,
     UDP_HEADER, Vnet, pseudo_sum, put, set_ip_length, word,
 };
+use crate::buffers::DatagramBuf;
 
 const FIN: u8 = 1;
 const PSH: u8 = 8;
@@ -16,38 +16,25 @@ const CWR: u8 = 0x80;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// A packet's place in the arena: where it starts and its length.
-pub(super) type Place = (u32, u32);
-
-/// Completes what the kernel left to us in the packet at `start..start + len` and pushes the packets
-/// it stands for. One that is not segmented stays in place; segments are written from `start + len`
-/// on, each with [`HEADROOM`] before it. Returns the end of what is in use.
+/// Completes what the kernel left to us in `packet` and appends the packets it stands for to `out`,
+/// each in a buffer of its own.
 pub(super) fn split(
-    arena: &mut [u8],
-    start: usize,
-    len: usize,
+    packet: &mut [u8],
     vnet: &Vnet,
-    places: &mut Vec<Place>,
-) -> Result<usize, Malformed> {
-    let end = start + len;
-    let (used, free) = arena.split_at_mut(end);
-    let packet = &mut used[start..];
+    out: &mut Vec<DatagramBuf>,
+) -> Result<(), Malformed> {
     if vnet.gso_type == GSO_NONE {
         if vnet.flags & NEEDS_CSUM != 0 {
             complete_checksum(packet, vnet)?;
         }
-        places.push((start as u32, len as u32));
-        return Ok(end);
+        out.push(DatagramBuf::copy_of(packet));
+        return Ok(());
     }
     let super_packet = Super::parse(packet, vnet)?;
-    let mut cursor = 0;
     for n in 0..super_packet.segments() {
-        let at = cursor + HEADROOM;
-        let written = super_packet.write(n, free.get_mut(at..).ok_or(Malformed)?)?;
-        places.push(((end + at) as u32, written as u32));
-        cursor = at + written;
+        out.push(super_packet.segment(n));
     }
-    Ok(end + cursor)
+    Ok(())
 }
 
 /// The field holds the sum of the pseudo header; the rest is ours (`CHECKSUM_PARTIAL`).
@@ -115,12 +102,13 @@ impl<'a> Super<'a> {
         (self.packet.len() - self.payload).div_ceil(self.size)
     }
 
-    /// Writes segment `n` to the start of `out` and returns its length.
-    fn write(&self, n: usize, out: &mut [u8]) -> Result<usize, Malformed> {
+    /// Segment `n`, complete.
+    fn segment(&self, n: usize) -> DatagramBuf {
         let from = self.payload + n * self.size;
         let to = (from + self.size).min(self.packet.len());
         let len = self.payload + (to - from);
-        let out = out.get_mut(..len).ok_or(Malformed)?;
+        let mut buf = DatagramBuf::take();
+        let out = buf.grow(len);
         out[..self.payload].copy_from_slice(&self.packet[..self.payload]);
         out[self.payload..].copy_from_slice(&self.packet[from..to]);
         if !self.v6 {
@@ -148,6 +136,6 @@ impl<'a> Super<'a> {
         put(segment, csum_at, [0, 0]);
         let sum = nonzero_for_udp(!checksum(segment, pseudo), csum_at);
         put(segment, csum_at, sum.to_be_bytes());
-        Ok(len)
+        buf
     }
 }

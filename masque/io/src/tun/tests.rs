@@ -294,7 +294,7 @@ fn tcp_packet(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
 /// What would be written: the virtio header, the packet, and how many it stands for.
 fn written(packets: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>, usize)> {
     let mut gather = Gather::new(Joining { tcp: true, udp: true });
-    packets.iter().for_each(|p| gather.push(p));
+    packets.iter().for_each(|p| gather.push(DatagramBuf::copy_of(p)));
     let mut out = Vec::new();
     gather.drain(true, |slices, n| {
         let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
@@ -311,12 +311,9 @@ fn written(packets: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>, usize)> {
 fn split_again(joined: &[(Vnet, Vec<u8>, usize)]) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     for (vnet, bytes, _) in joined {
-        let mut arena = vec![0; 1 << 18];
-        arena[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-        let mut places = Vec::new();
-        split(&mut arena, HEADROOM, bytes.len(), vnet, &mut places).unwrap();
-        packets
-            .extend(places.iter().map(|(at, len)| arena[*at as usize..][..*len as usize].to_vec()));
+        let mut segments = Vec::new();
+        split(&mut bytes.clone(), vnet, &mut segments).unwrap();
+        packets.extend(segments.iter().map(|segment| segment.as_ref().to_vec()));
     }
     packets
 }
@@ -377,9 +374,9 @@ fn a_partial_checksum_of_zero_is_written_in_its_other_form_for_udp() {
     let partial = vnet::fold(vnet::pseudo_sum(&packet[12..20], UDP, 10));
     put(&mut packet, 26, partial.to_be_bytes());
     let vnet = Vnet { flags: 1, csum_start: 20, csum_offset: 6, ..Vnet::default() };
-    let end = packet.len();
-    split(&mut packet, 0, end, &vnet, &mut Vec::new()).unwrap();
-    assert_eq!(word(&packet, 26), 0xffff);
+    let mut out = Vec::new();
+    split(&mut packet, &vnet, &mut out).unwrap();
+    assert_eq!(word(out[0].as_ref(), 26), 0xffff);
 }
 
 #[test]
@@ -393,11 +390,8 @@ fn a_header_that_contradicts_its_packet_is_malformed() {
         csum_start: 20,
         csum_offset: 6,
     };
-    let try_split = |vnet: Vnet, len: usize| {
-        let mut arena = vec![0; 4096];
-        arena[..len].copy_from_slice(&packet[..len]);
-        split(&mut arena, 0, len, &vnet, &mut Vec::new())
-    };
+    let try_split =
+        |vnet: Vnet, len: usize| split(&mut packet[..len].to_vec(), &vnet, &mut Vec::new());
     try_split(good, packet.len()).unwrap();
     for bad in [
         Vnet { gso_size: 0, ..good },

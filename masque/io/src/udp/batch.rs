@@ -13,6 +13,12 @@ pub const BATCH_SIZE: usize = quinn_udp::BATCH_SIZE;
 /// Room for one message: the largest that GRO makes.
 const MESSAGE: usize = 1 << 16;
 
+/// Bytes that one system call shall bring at most, as far as the last one tells: many small messages,
+/// or few large ones, which are then dealt with while they are in the processor's cache.
+const APPETITE: usize = 256 << 10;
+/// Messages asked for at least.
+const FEWEST: usize = APPETITE / MESSAGE;
+
 /// One datagram, in place in the batch it was received into.
 #[derive(Debug)]
 pub struct Datagram<'a> {
@@ -31,6 +37,8 @@ pub struct RecvBatch {
     buffers: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
     messages: usize,
+    /// Messages to ask for.
+    wanted: usize,
 }
 
 impl RecvBatch {
@@ -40,6 +48,7 @@ impl RecvBatch {
             buffers: vec![0; BATCH_SIZE * MESSAGE].into_boxed_slice(),
             metas: [RecvMeta::default(); BATCH_SIZE],
             messages: 0,
+            wanted: BATCH_SIZE,
         }
     }
 
@@ -51,6 +60,11 @@ impl RecvBatch {
     /// The number of datagrams, counted as they were on the wire.
     pub fn len(&self) -> usize {
         self.metas[..self.messages].iter().map(|m| m.len.div_ceil(m.stride.max(1)).max(1)).sum()
+    }
+
+    /// Bytes of all datagrams.
+    pub fn bytes(&self) -> usize {
+        self.metas[..self.messages].iter().map(|m| m.len).sum()
     }
 
     /// Calls `f` with each datagram, in the order of arrival.
@@ -72,17 +86,20 @@ impl RecvBatch {
         self.messages = 0;
     }
 
-    /// One `recvmmsg`; returns the number of messages.
+    /// One `recvmmsg`; returns whether there were fewer messages than were asked for.
     pub(super) fn fill(
         &mut self,
         state: &UdpSocketState,
         socket: UdpSockRef<'_>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<bool> {
+        let asked = self.wanted;
         let mut chunks = self.buffers.chunks_exact_mut(MESSAGE);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        self.messages = state.recv(socket, &mut slices, &mut self.metas)?;
-        Ok(self.messages)
+        self.messages = state.recv(socket, &mut slices[..asked], &mut self.metas[..asked])?;
+        let mean = self.bytes() / self.messages.max(1);
+        self.wanted = (APPETITE / mean.max(1)).clamp(FEWEST, BATCH_SIZE);
+        Ok(self.messages < asked)
     }
 }
 
