@@ -213,8 +213,7 @@ mod tests {
         assert!(add(&config, "bob", &["nonsense".into()], &NO_LIMITS).is_err());
         add_key(&config, "alice", &format!("{}=", key(2))).unwrap();
         assert!(add_key(&config, "alice", &key(2)).is_err());
-        let keys =
-            || AccountsFile::read(&config.accounts.file).unwrap().accounts.remove(0).keys.clone();
+        let keys = || AccountsFile::read(&config.accounts.file).unwrap().accounts.remove(0).keys;
         assert_eq!(keys(), [key(1), key(2)]);
         revoke_key(&config, "alice", &key(1)).unwrap();
         assert_eq!(keys(), [key(2)]);

@@ -1,5 +1,4 @@
 //! Networks in which QUIC does not get through: the same tunnel over TCP. Needs root.
-#![expect(clippy::print_stdout, reason = "measurements are shown with --nocapture")]
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
