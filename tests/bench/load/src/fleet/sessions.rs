@@ -8,7 +8,7 @@ use bauta::config::Settings;
 use bauta::headers;
 use bauta_masque::address::Prefix;
 use bauta_masque::connect_ip::{self, Config, ConnectIp};
-use bauta_masque_io::{App, ConnId, Connection, Endpoint, Event, clock};
+use bauta_masque_io::{App, ConnId, Connection, DatagramBuf, Endpoint, Event, clock};
 
 /// How long path MTU discovery may take before the tunnel goes on with what is known.
 const MTU_PATIENCE: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ fn transmit(tunnel: &mut Tunnel, conn: &mut Connection) {
 }
 
 impl App for Sessions {
-    fn datagram(&mut self, _: &mut Connection, _: u64, _: &mut [u8]) {
+    fn datagram(&mut self, _: &mut Connection, _: u64, _: DatagramBuf) {
         self.echoes += 1;
     }
 
