@@ -119,6 +119,10 @@ pub trait Decoder: Send {
     /// How many more independent repair symbols would restore all that repair symbols have covered.
     fn deficit(&self) -> usize;
 
+    /// Whether a packet is missing and retransmitting it is of use. Not all that is missing need
+    /// come again: with those that are wanted, the repair symbols at hand give the rest.
+    fn wants(&self, seq: u64) -> bool;
+
     /// What became of everything so far.
     fn counters(&self) -> Counters;
 }

@@ -7,6 +7,8 @@ pub const BIN: u32 = 64;
 /// However fast time passes, this many bins of the past count: at few packets a second a bin is
 /// longer than any half-life, and one bin says little.
 const LEAST_BINS: f64 = 4.0;
+/// How much longer the dispersion is remembered than the rate: a variance takes more bins to know.
+const SLOWER: f64 = 8.0;
 /// Losses in a row, or in one bin, that make a burst.
 const BURST: u32 = 4;
 
@@ -15,8 +17,8 @@ const BURST: u32 = 4;
 pub struct Estimate {
     /// The share of packets lost, 0 to 1.
     pub rate: f64,
-    /// Two standard deviations above it, as its dispersion has it; at most 1.
-    pub upper: f64,
+    /// The standard deviation of that rate, as the dispersion has it.
+    pub deviation: f64,
     /// Variance of the losses in a bin over what independent losses would give: 1 for independent
     /// losses, about `2b − 1` for bursts of mean length `b`. At least 1.
     pub dispersion: f64,
@@ -30,7 +32,8 @@ pub struct LossMeter {
     half_life: f64,
     weight: f64,
     mean: f64,
-    square: f64,
+    scatter: f64,
+    scatter_weight: f64,
     seen: u32,
     lost: u32,
     row: u32,
@@ -46,7 +49,8 @@ impl LossMeter {
             half_life: half_life.as_secs_f64().max(1e-3),
             weight: 0.0,
             mean: 0.0,
-            square: 0.0,
+            scatter: 0.0,
+            scatter_weight: 0.0,
             seen: 0,
             lost: 0,
             row: 0,
@@ -76,11 +80,19 @@ impl LossMeter {
     }
 
     fn fold(&mut self, took: Duration) {
-        let x = f64::from(self.lost);
-        let keep = 0.5f64.powf((took.as_secs_f64() / self.half_life).min(1.0 / LEAST_BINS));
+        let (x, n) = (f64::from(self.lost), f64::from(BIN));
+        let halvings = (took.as_secs_f64() / self.half_life).min(1.0 / LEAST_BINS);
+        let keep = 0.5f64.powf(halvings);
+        // The square of the distance from the mean before, whose own error adds its share.
+        let p = self.mean / n;
+        if self.weight > 0.0 && p > 0.0 && p < 1.0 {
+            let error = (1.0 - keep) / (1.0 + keep);
+            let square = (x - self.mean).powi(2) / (n * p * (1.0 - p)) / (1.0 + error);
+            self.scatter_weight = self.scatter_weight * 0.5f64.powf(halvings / SLOWER) + 1.0;
+            self.scatter += (square.min(n) - self.scatter) / self.scatter_weight;
+        }
         self.weight = self.weight * keep + 1.0;
         self.mean += (x - self.mean) / self.weight;
-        self.square += (x * x - self.square) / self.weight;
         (self.seen, self.lost) = (0, 0);
     }
 
@@ -92,7 +104,7 @@ impl LossMeter {
         // Half a loss more than there was: no loss among few packets does not mean none at all.
         let p = (rate + 0.5 / packets).min(1.0);
         let deviation = (dispersion * p * (1.0 - p) / packets).sqrt();
-        Some(Estimate { rate, upper: (rate + 2.0 * deviation).min(1.0), dispersion, packets })
+        Some(Estimate { rate, deviation, dispersion, packets })
     }
 
     /// The share of packets lost, 0 to 1; `None` before the first bin is full.
@@ -102,9 +114,7 @@ impl LossMeter {
 
     /// Variance over the binomial one; `None` while nothing, or everything, was lost.
     pub fn dispersion(&self) -> Option<f64> {
-        let p = self.rate().filter(|p| *p > 0.0 && *p < 1.0)?;
-        let variance = (self.square - self.mean * self.mean).max(0.0);
-        Some(variance / (f64::from(BIN) * p * (1.0 - p)))
+        (self.scatter_weight > 0.0).then_some(self.scatter)
     }
 
     /// When several packets were last lost in a row, or in one bin.
@@ -138,7 +148,7 @@ mod tests {
         let estimate = meter.estimate().unwrap();
         assert!((estimate.rate - 0.05).abs() < 0.005);
         assert!((estimate.dispersion - 1.0).abs() < 0.2);
-        assert!(estimate.upper > estimate.rate && estimate.upper < 0.06);
+        assert!(estimate.deviation > 0.0 && estimate.deviation < 0.01);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod decoder;
 mod encoder;
+mod few;
 mod parity;
 
 pub use decoder::{Decoder, MAX_BLOCKS, MAX_HELD};

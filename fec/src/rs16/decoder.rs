@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use reed_solomon_simd::ReedSolomonDecoder;
 
 use super::MAX_ROWS;
+use super::few::{Few, MAX_FEW, Task};
 use crate::codec::{
     self, Counters, Header, LENGTH_SIZE, MAX_COVER, MAX_SYMBOL, REPAIR_CREDIT, Refused,
 };
@@ -24,6 +25,8 @@ pub struct Decoder {
     spare: Vec<Row>,
     /// Empty lists of rows, as large as they once were.
     lists: Vec<Vec<Row>>,
+    /// For a few missing packets of a block, and for many.
+    solver: Option<Box<Few>>,
     inner: Option<ReedSolomonDecoder>,
     padded: Vec<u8>,
     recovered: VecDeque<u64>,
@@ -60,6 +63,7 @@ impl Decoder {
             held: 0,
             spare: Vec::new(),
             lists: Vec::new(),
+            solver: None,
             inner: None,
             padded: Vec::new(),
             recovered: VecDeque::new(),
@@ -138,46 +142,72 @@ impl Decoder {
     }
 
     fn restore(&mut self, block: &Block) {
-        let (k, length) = (usize::from(block.cover), block.length);
-        let ready = match &mut self.inner {
-            Some(inner) => inner.reset(k, MAX_ROWS, length).is_ok(),
-            none => {
-                *none = ReedSolomonDecoder::new(k, MAX_ROWS, length).ok();
-                none.is_some()
-            }
-        };
-        let Some(inner) = self.inner.as_mut().filter(|_| ready) else { return };
-        for i in 0..k {
-            if let Some(symbol) = self.window.symbol(block.base + i as u64) {
-                self.padded.clear();
-                self.padded.extend_from_slice(symbol);
-                self.padded.resize(length, 0);
-                if inner.add_original_shard(i, &self.padded).is_err() {
-                    return;
-                }
-            }
-        }
-        for row in &block.rows[..block.missing] {
-            if inner.add_recovery_shard(usize::from(row.row), &row.symbol).is_err() {
-                return;
-            }
-        }
         let before = self.recovered.len();
-        let Ok(result) = inner.decode() else { return };
-        for (i, symbol) in result.restored_original_iter() {
-            let seq = block.base + i as u64;
-            if self.window.insert_symbol(seq, symbol) {
-                self.recovered.push_back(seq);
-            } else {
-                // No packet has such a length: some row was not an encoder's.
-                self.counters.refused += 1;
-            }
+        let done = if block.missing <= MAX_FEW { self.few(block) } else { self.many(block) };
+        if done.is_none() {
+            self.counters.expired += block.missing as u64;
         }
-        drop(result);
         for at in before..self.recovered.len() {
             self.counters.recovered += 1;
             self.arrived(self.recovered[at]);
         }
+    }
+
+    fn keep(&mut self, seq: u64, symbol: &[u8]) {
+        if self.window.insert_symbol(seq, symbol) {
+            self.recovered.push_back(seq);
+        } else {
+            // No packet has such a length: some row was not an encoder's.
+            self.counters.refused += 1;
+        }
+    }
+
+    fn few(&mut self, block: &Block) -> Option<()> {
+        let e = block.missing;
+        let mut missing = [0; MAX_FEW];
+        let mut rows: [(usize, &[u8]); MAX_FEW] = [(0, &[]); MAX_FEW];
+        for (to, seq) in missing.iter_mut().zip(self.window.missing(block.base, block.cover)) {
+            *to = (seq - block.base) as usize;
+        }
+        for (to, row) in rows.iter_mut().zip(&block.rows) {
+            *to = (usize::from(row.row), &row.symbol);
+        }
+        let Block { base, cover, length, .. } = *block;
+        let (missing, rows) = (&missing[..e], &rows[..e]);
+        let task = Task { base, cover, length, missing, rows };
+        let mut few = self.solver.take().unwrap_or_else(|| Box::new(Few::new()));
+        let done = few.restore(&self.window, &task);
+        for at in (0..e).filter(|_| done) {
+            self.keep(base + missing[at] as u64, few.symbol(at));
+        }
+        self.solver = Some(few);
+        done.then_some(())
+    }
+
+    fn many(&mut self, block: &Block) -> Option<()> {
+        let (k, length) = (usize::from(block.cover), block.length);
+        let mut inner = match self.inner.take() {
+            Some(mut inner) => inner.reset(k, MAX_ROWS, length).ok().map(|()| inner)?,
+            None => ReedSolomonDecoder::new(k, MAX_ROWS, length).ok()?,
+        };
+        for at in 0..k {
+            if let Some(symbol) = self.window.symbol(block.base + at as u64) {
+                self.padded.clear();
+                self.padded.extend_from_slice(symbol);
+                self.padded.resize(length, 0);
+                inner.add_original_shard(at, &self.padded).ok()?;
+            }
+        }
+        for row in &block.rows[..block.missing] {
+            inner.add_recovery_shard(usize::from(row.row), &row.symbol).ok()?;
+        }
+        let result = inner.decode().ok()?;
+        for (at, symbol) in result.restored_original_iter() {
+            self.keep(block.base + at as u64, symbol);
+        }
+        drop(result);
+        self.inner = Some(inner);
+        Some(())
     }
 
     fn hold(&mut self, header: &Header, symbol: &[u8]) {
@@ -263,6 +293,17 @@ impl codec::Decoder for Decoder {
 
     fn deficit(&self) -> usize {
         self.blocks.iter().map(|block| block.missing - block.rows.len()).sum()
+    }
+
+    fn wants(&self, seq: u64) -> bool {
+        if self.window.symbol(seq).is_some() {
+            return false;
+        }
+        // Of a block's missing packets the first ones are asked for, as many as rows are lacking.
+        self.blocks.iter().filter(|block| block.covers(seq)).all(|block| {
+            let before = (seq - block.base) as u16;
+            self.window.missing(block.base, before).count() < block.missing - block.rows.len()
+        })
     }
 
     fn counters(&self) -> Counters {

@@ -29,8 +29,21 @@ impl Parity {
         length: usize,
         rows: usize,
     ) -> bool {
-        let filled = self.fill(window, base, cover, length);
-        let Some(inner) = self.inner.as_mut().filter(|_| filled) else { return false };
+        let filled = self.fill(usize::from(cover), length, |at| {
+            window.symbol(base + at as u64).unwrap_or_default()
+        });
+        filled && self.encode(length, rows)
+    }
+
+    /// Computes the rows of the block of `cover` symbols of one element each, of which the one at
+    /// `place` is 1 and all others are 0.
+    pub(super) fn compute_unit(&mut self, cover: u16, place: usize) -> bool {
+        let filled = self.fill(usize::from(cover), 2, |at| if at == place { &[1] } else { &[] });
+        filled && self.encode(2, MAX_ROWS)
+    }
+
+    fn encode(&mut self, length: usize, rows: usize) -> bool {
+        let Some(inner) = &mut self.inner else { return false };
         let Ok(result) = inner.encode() else { return false };
         self.rows.clear();
         self.length = length;
@@ -38,8 +51,7 @@ impl Parity {
         true
     }
 
-    fn fill(&mut self, window: &Window, base: u64, cover: u16, length: usize) -> bool {
-        let k = usize::from(cover);
+    fn fill<'a>(&mut self, k: usize, length: usize, symbol: impl Fn(usize) -> &'a [u8]) -> bool {
         let ready = match &mut self.inner {
             Some(inner) => inner.reset(k, MAX_ROWS, length).is_ok(),
             none => {
@@ -48,9 +60,9 @@ impl Parity {
             }
         };
         let Some(inner) = self.inner.as_mut().filter(|_| ready) else { return false };
-        (base..base + u64::from(cover)).all(|seq| {
+        (0..k).all(|at| {
             self.padded.clear();
-            self.padded.extend_from_slice(window.symbol(seq).unwrap_or_default());
+            self.padded.extend_from_slice(symbol(at));
             self.padded.resize(length, 0);
             inner.add_original_shard(&self.padded).is_ok()
         })

@@ -308,6 +308,15 @@ impl codec::Decoder for Decoder {
         self.missing - self.equations.len()
     }
 
+    fn wants(&self, seq: u64) -> bool {
+        if self.window.symbol(seq).is_some() {
+            return false;
+        }
+        let column = self.columns[Self::slot(seq)];
+        let covered = column != NONE && self.unknown[usize::from(column)] == Some(seq);
+        !covered || self.with_pivot(usize::from(column)).is_none()
+    }
+
     fn counters(&self) -> Counters {
         self.counters
     }
