@@ -123,8 +123,9 @@ impl Few {
                     continue;
                 }
                 let factor = log(factor);
-                for at in 0..e {
-                    matrix[line][at] ^= mul(matrix[pivot][at], factor);
+                let added = matrix[pivot];
+                for (x, added) in matrix[line][..e].iter_mut().zip(added) {
+                    *x ^= mul(added, factor);
                 }
                 scratch.clone_from(&above[pivot]);
                 self.engine.mul(scratch, factor);
