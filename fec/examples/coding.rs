@@ -4,7 +4,7 @@
 //! controller would send: the packets go through encoder, lossy path and decoder in batches, and
 //! each end's time is taken by itself. Best of several runs.
 
-#![allow(clippy::print_stdout, reason = "it prints a table")]
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::time::{Duration, Instant};

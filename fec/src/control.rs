@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::codec::{Codec, MAX_COVER, SPAN};
+use crate::forecast::{self, Forecaster};
 use crate::loss::{Estimate, LossMeter};
 
 /// Most copies of a packet.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub quiet: Duration,
     /// Standard deviations of the measured loss that are added to it.
     pub margin: f64,
+    /// Whether the loss to come is forecast ([`crate::forecast`]), or what was measured holds on.
+    pub forecast: bool,
     /// The half-life of what is remembered about loss.
     pub half_life: Duration,
 }
@@ -54,6 +57,7 @@ impl Settings {
             off: 0.001,
             quiet: Duration::from_secs(2),
             margin: 0.5,
+            forecast: true,
             half_life: Duration::from_millis(200),
         }
     }
@@ -92,6 +96,9 @@ pub struct Plan {
 pub struct Controller {
     settings: Settings,
     meter: LossMeter,
+    forecaster: Forecaster,
+    /// The step of the forecaster that is being filled: its begin, packets and losses.
+    step: Option<(Instant, u32, u32)>,
     active: bool,
     /// Since when loss was low enough to stop.
     quiet_since: Option<Instant>,
@@ -105,6 +112,8 @@ impl Controller {
         Self {
             settings,
             meter: LossMeter::new(settings.half_life),
+            forecaster: Forecaster::new(),
+            step: None,
             active: false,
             quiet_since: None,
             plan: None,
@@ -115,6 +124,18 @@ impl Controller {
     /// Counts the fate of one source packet, in the order of sending, before any repair.
     pub fn record(&mut self, now: Instant, lost: bool) {
         self.meter.record(now, lost);
+        if !self.settings.forecast {
+            return;
+        }
+        let (begun, packets, gone) = self.step.get_or_insert((now, 0, 0));
+        *packets += 1;
+        *gone += u32::from(lost);
+        let took = now.saturating_duration_since(*begun);
+        if took >= forecast::STEP {
+            // A step without packets says nothing; after a long silence none is made up.
+            self.forecaster.observe(*packets, *gone);
+            self.step = None;
+        }
     }
 
     /// What is known about loss.
@@ -126,7 +147,12 @@ impl Controller {
     pub fn update(&mut self, now: Instant, traffic: Traffic) -> Option<Plan> {
         self.switch(now);
         let estimate = self.meter.estimate().filter(|_| self.active);
-        self.plan = estimate.map(|estimate| decide(&self.settings, &estimate, traffic));
+        self.plan = estimate.map(|mut estimate| {
+            if self.settings.forecast {
+                estimate.rate = self.forecaster.forecast().mean;
+            }
+            decide(&self.settings, &estimate, traffic)
+        });
         if self.plan.is_none() {
             self.owed = 0.0;
         }

@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod control;
+pub mod forecast;
 mod gf256;
 pub mod loss;
 pub mod rs16;

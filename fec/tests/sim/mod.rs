@@ -262,6 +262,9 @@ fn outcome(
     lost: usize,
     extra: usize,
 ) -> Outcome {
+    // A receiver cannot miss what nothing follows: a lost tail is not counted.
+    let tail = out.iter().rev().take_while(|at| at.is_none()).count();
+    let out = &out[..out.len() - tail];
     let measured = out.len() - warm as usize;
     let mut delays = Vec::with_capacity(measured);
     let (mut released, mut never) = (first, 0usize);
