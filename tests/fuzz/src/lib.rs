@@ -1,11 +1,14 @@
 //! One body for each parser and session: any bytes in, no panic, and what holds of all inputs.
 
+mod codecs;
 mod sessions;
 mod wire;
 
+pub use codecs::codecs;
 pub use sessions::{connect_ip, connect_udp};
 pub use wire::{
-    addresses, capsule, concealed, datagram, dns, fragment, icmp, packet, request, routes, template, varint,
+    addresses, capsule, concealed, datagram, dns, fragment, icmp, packet, request, routes,
+    template, varint,
 };
 
 /// A body and its name.
@@ -27,4 +30,5 @@ pub const TARGETS: &[Target] = &[
     ("fragment", fragment),
     ("connect_ip", connect_ip),
     ("connect_udp", connect_udp),
+    ("codecs", codecs),
 ];

@@ -4,7 +4,8 @@ use bauta_masque::packet::PacketView;
 use bauta_masque::request::{Carriage, Head, Templates};
 use bauta_masque::template::{DEFAULT_IP, DEFAULT_UDP, Template};
 use bauta_masque::{
-    address, capsule as caps, concealed as auth, datagram as dgram, dns as resolvers, fragment as frag,
+    address, capsule as caps, concealed as auth, datagram as dgram, dns as resolvers,
+    fragment as frag,
 };
 use bauta_masque::{icmp as msg, packet as ip, request as req, route, varint as int};
 

@@ -35,6 +35,11 @@ const SEEDS: &[&[u8]] = &[
         0, 1, 29, 0, 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 7, 0, 2, 93, 184, 215, 14, 0, 1, 0, 2,
         0, 8, 0, 0, 0, 9, 1, 7, 0, 4, 10, 7, 0, 2, 32,
     ],
+    // Steps of a codec: packets of which some are lost, repair, a block closed, more repair.
+    &[
+        1, 0, 9, 1, 0, 3, 20, 2, 0, 0, 5, 3, 0, 3, 7, 4, 0, 4, 0, 0, 0, 9, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0,
+        5, 1, 0, 0, 6, 0, 0, 0, 7, 0, 0, 0,
+    ],
 ];
 
 /// SplitMix64: short, seeded, good enough.
