@@ -25,6 +25,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bauta_fec::Codec;
 use bytes::Bytes;
 
 pub mod capsules;
@@ -37,6 +38,7 @@ mod queue;
 mod rate;
 mod receive;
 mod reorder;
+mod repair;
 mod report;
 mod schedule;
 mod send;
@@ -86,9 +88,12 @@ pub struct Bond {
     queue: Queue,
     store: Store,
     copies: Copies,
+    outgoing: repair::Outgoing,
+    incoming: repair::Incoming,
     reorder: Reorder,
     feedback: receive::FeedbackState,
     peer_clock: u64,
+    stale: u32,
     lent: Vec<u8>,
     capsules: VecDeque<(PathId, Bytes)>,
     events: VecDeque<Event>,
@@ -100,6 +105,7 @@ pub struct Bond {
 impl Bond {
     /// A bond without paths. A client registers the context at once.
     pub fn new(config: Config, now: Instant) -> Self {
+        let codec = if config.agreed.slc { Codec::Slc } else { Codec::Rs16 };
         let mut bond = Self {
             origin: now,
             now: 0,
@@ -113,9 +119,12 @@ impl Bond {
             queue: Queue::new(config.seed, config.max_queue),
             store: Store::new(config.window),
             copies: Copies::default(),
+            outgoing: repair::Outgoing::new(codec, config.budget),
+            incoming: repair::Incoming::new(),
             reorder: Reorder::new(config.window),
             feedback: receive::FeedbackState::default(),
             peer_clock: 0,
+            stale: 0,
             lent: Vec::new(),
             capsules: VecDeque::new(),
             events: VecDeque::new(),

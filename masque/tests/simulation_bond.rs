@@ -2,7 +2,9 @@
 
 mod bond_world;
 
-use bond_world::link::Spec;
+use bauta_masque::bond::capsules::CloseCode;
+use bauta_masque::bond::{Event, Policy};
+use bond_world::link::{Dice, Spec};
 use bond_world::{World, mbit};
 
 /// Inner-IP Mbit/s of `flows` TCP flows, after a while of starting.
@@ -58,4 +60,162 @@ fn the_same_seed_gives_the_same_run() {
     };
     assert_eq!(run(5), run(5));
     assert_ne!(run(5), run(6));
+}
+
+#[test]
+fn what_a_path_loses_comes_in_time() {
+    let mut world = World::new(2, &[Spec::new(100.0, 25.0).loss(0.05)], |_| ());
+    world.run_until(1.0);
+    let flow = world.udp(1_400, 5_000.0);
+    world.run_until(6.0);
+    let p99 = world.udp_of(flow).added(0.99, 25.1, 5_000);
+    assert!(p99 < 40.0, "{p99} ms");
+    assert!(world.bonds[1].report().recovered > 500);
+    assert_eq!(world.bonds[1].report().given_up, 0);
+}
+
+#[test]
+fn a_sparse_flow_beside_bulk_hardly_notices_the_loss() {
+    let mut world = World::new(2, &[Spec::new(50.0, 50.0).loss(0.1)], |_| ());
+    world.run_until(1.0);
+    world.tcp(None);
+    let flow = world.udp(200, 100.0);
+    world.run_until(15.0);
+    let p99 = world.udp_of(flow).added(0.99, 50.1, 300);
+    assert!(p99 < 15.0, "{p99} ms");
+}
+
+#[test]
+fn a_rival_beside_the_tunnel_keeps_its_share() {
+    let mut world = World::new(1, &[Spec::new(50.0, 25.0)], |_| ());
+    let (_, rival) = (world.tcp(None), world.rival());
+    world.run_until(10.0);
+    let before = world.delivered(rival);
+    world.run_until(25.0);
+    let rate = mbit(world.delivered(rival) - before, 15.0);
+    assert!(rate > 17.5, "{rate} Mbit/s of 50");
+}
+
+#[test]
+fn a_declared_cap_is_never_exceeded() {
+    let tune = |c: &mut bauta_masque::bond::Config| c.cap = Some(20_000_000);
+    let mut world = World::new(1, &[Spec::new(100.0, 10.0).loss(0.05)], tune);
+    world.run_until(1.0);
+    world.udp(1_200, 5_000.0);
+    let mut before = world.links[0][0].bytes;
+    for second in 2..6 {
+        world.run_until(f64::from(second));
+        let sent = world.links[0][0].bytes - before;
+        assert!(mbit(sent, 1.0) < 20.5, "{} Mbit/s", mbit(sent, 1.0));
+        before = world.links[0][0].bytes;
+    }
+}
+
+#[test]
+fn two_paths_carry_what_both_carry() {
+    let specs = [Spec::new(45.0, 10.0), Spec::new(25.0, 30.0)];
+    let mut world = World::new(1, &specs, |_| ());
+    world.run_until(1.0);
+    let flows: Vec<usize> = (0..4).map(|_| world.tcp(None)).collect();
+    let sum = |w: &World| flows.iter().map(|f| w.delivered(*f)).sum::<u64>();
+    world.run_until(4.0);
+    let before = sum(&world);
+    world.run_until(8.0);
+    let rate = mbit(sum(&world) - before, 4.0);
+    assert!(rate > 60.0, "{rate} Mbit/s of 67.1");
+    assert_eq!(world.bonds[1].report().given_up, 0);
+}
+
+#[test]
+fn a_path_dies_and_not_a_packet_with_it() {
+    for (seed, dead) in [(1, 0), (2, 1), (3, 0)] {
+        let specs = [Spec::new(45.0, 10.0), Spec::new(25.0, 30.0)];
+        let mut world = World::new(seed, &specs, |_| ());
+        world.run_until(1.0);
+        let flow = world.udp(1_200, 1_500.0);
+        world.run_until(3.0);
+        world.links[dead].iter_mut().for_each(|l| l.dead = true);
+        world.run_until(6.0);
+        let udp = world.udp_of(flow);
+        assert_eq!(world.bonds[1].report().given_up, 0);
+        assert!(udp.sent - udp.received < 100 && udp.disordered == 0);
+        assert!(udp.longest_gap.0 < 150_000, "{:?}", udp.longest_gap);
+        world.links[dead].iter_mut().for_each(|l| l.dead = false);
+        world.run_until(10.0);
+        assert!(world.bonds[0].path_report(dead as u8).unwrap().alive, "it came back");
+    }
+}
+
+#[test]
+fn a_redundant_path_hides_the_loss_of_the_other() {
+    let specs = [Spec::new(45.0, 10.0).loss(0.05), Spec::new(45.0, 12.0).loss(0.05)];
+    let mut world = World::new(1, &specs, |c| c.policy = Policy::Redundant);
+    world.run_until(1.0);
+    let flow = world.udp(1_200, 1_000.0);
+    world.run_until(6.0);
+    let p99 = world.udp_of(flow).added(0.99, 10.3, 500);
+    assert!(p99 < 25.0, "{p99} ms");
+}
+
+/// Changes some of the layer's datagrams on their way, as only a peer itself could.
+fn forge(dice: &mut Dice, payload: &mut Vec<u8>) {
+    if payload[0] == 0 || dice.unit() > 0.05 {
+        return;
+    }
+    match dice.next() % 4 {
+        0 => payload.truncate(1 + dice.next() as usize % payload.len()),
+        1 => payload[1] = dice.next() as u8,
+        _ => {
+            let at = 1 + dice.next() as usize % (payload.len() - 1).clamp(1, 40);
+            if let Some(byte) = payload.get_mut(at) {
+                *byte = dice.next() as u8;
+            }
+        }
+    }
+}
+
+#[test]
+fn forged_datagrams_are_counted_and_the_tunnel_goes_on() {
+    for seed in 1..4 {
+        let mut world = World::new(seed, &[Spec::new(50.0, 10.0).loss(0.02)], |_| ());
+        world.mangle = Some(forge);
+        world.run_until(1.0);
+        let flow = world.udp(1_200, 1_000.0);
+        world.run_until(8.0);
+        let (a, b) = (world.bonds[0].report(), world.bonds[1].report());
+        assert!(a.refused + b.refused > 20, "{a:?} {b:?}");
+        assert!(b.held_packets <= 8_192);
+        let before = world.udp_of(flow).received;
+        world.mangle = None;
+        world.run_until(12.0);
+        let after = world.udp_of(flow).received - before;
+        let events = &world.events;
+        assert!(
+            after > 3_000,
+            "{after} {:?} {:?} {events:?}",
+            world.bonds[0].report(),
+            world.bonds[1].report()
+        );
+    }
+}
+
+/// Swallows every report.
+fn deafen(_: &mut Dice, payload: &mut Vec<u8>) {
+    if payload[0] != 0 && payload[1] >> 6 == 2 {
+        payload.truncate(1);
+    }
+}
+
+#[test]
+fn a_peer_that_never_reports_costs_the_bond_and_not_the_tunnel() {
+    let mut world = World::new(1, &[Spec::new(50.0, 10.0)], |_| ());
+    world.mangle = Some(deafen);
+    world.run_until(1.0);
+    let flow = world.udp(1_200, 1_000.0);
+    world.run_until(15.0);
+    let closed = |(_, _, e): &(u64, usize, Event)| *e == Event::Closed(CloseCode::Protocol);
+    assert!(world.events.iter().any(closed), "{:?}", world.events);
+    let before = world.udp_of(flow).received;
+    world.run_until(17.0);
+    assert!(world.udp_of(flow).received > before + 1_900);
 }

@@ -48,7 +48,11 @@ impl Bond {
     pub(super) fn lose_path(&mut self, _now: u64, id: PathId, why: Down) {
         let Some(path) = self.path(id).filter(|p| p.alive) else { return };
         path.alive = false;
+        let carried = path.rate.delivery().min(path.rate.rate());
         self.store.lose_path(id);
+        if let Some(at) = self.best(Some(id)) {
+            self.paths[at].rate.step_in(carried * 1.5);
+        }
         self.push_event(Event::PathDown(id, why));
         if why != Down::Peer {
             self.tell_status(id, PathState::Down);

@@ -44,6 +44,8 @@ pub(super) struct Path {
     pub(super) min_rtt: f64,
     progress: Progress,
     runs: u64,
+    /// Up to where fates were handed out: numbers, arrivals, runs; and arrivals beyond.
+    judged: (u64, u64, u64),
     sent_at: Vec<u64>,
     tokens: f64,
     tokens_at: u64,
@@ -113,6 +115,7 @@ impl Path {
             min_rtt: f64::INFINITY,
             progress: Progress::default(),
             runs: 0,
+            judged: (0, 0, 0),
             sent_at: Vec::new(),
             tokens: BURST_PACKETS * 1_500.0,
             tokens_at: now,
@@ -243,6 +246,18 @@ impl Path {
         self.srtt += (rtt - self.srtt) / 8.0;
     }
 
+    /// Datagrams reported since the last call: how many were sent, how many of them lost, in how many
+    /// runs. What arrives late makes up for losses that were counted too early.
+    pub(super) fn take_fates(&mut self) -> (u64, u64, u64) {
+        let (next, received, runs) = self.judged;
+        let sent = self.progress.next - next;
+        let lost = (received + sent).saturating_sub(self.progress.received);
+        let fates = (sent, lost.min(sent), self.runs.saturating_sub(runs));
+        self.judged =
+            (self.progress.next, self.progress.received.max(received + sent - fates.1), self.runs);
+        fates
+    }
+
     /// Mean length of a run of losses so far; 1 if unknown.
     pub(super) fn burst(&self) -> f64 {
         let lost = self.progress.next.saturating_sub(self.progress.received);
@@ -254,11 +269,12 @@ impl Path {
         (self.min_rtt.min(FIRST_RTT) / 32.0).clamp(500.0, 5_000.0) + 3.0 * self.rate.jitter()
     }
 
-    /// Whether the datagram with `number` sent `at` would have been reported had it arrived.
-    pub(super) fn is_lost(&self, number: u64, at: u64) -> bool {
+    /// Whether the datagram with `number` sent `at` would have been reported had it arrived, or its
+    /// repair `grace` microseconds later.
+    pub(super) fn is_lost(&self, number: u64, at: u64, grace: f64) -> bool {
         let Some(highest) = self.reported.checked_sub(1) else { return false };
         let Some(highest_at) = self.sent_at(highest) else { return false };
-        highest >= number + 3 && at as f64 + self.reordering() <= highest_at as f64
+        highest >= number + 3 && at as f64 + self.reordering() + grace <= highest_at as f64
     }
 
     /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's

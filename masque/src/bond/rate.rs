@@ -16,6 +16,8 @@ const MIN_RATE: f64 = 16_000.0;
 const TARGET: f64 = 3_000.0;
 /// Rounds over which the best measurement counts.
 const FILTER: usize = 10;
+/// The share of the rate below which a sender had less to send than it might.
+const OFFERED: f64 = 0.85;
 /// Queueing delay at which a path is busy without a doubt, microseconds.
 const BUSY: f64 = 1_500.0;
 /// So long a path has to have been busy for its rate to be known, microseconds.
@@ -60,8 +62,10 @@ pub(super) struct Rate {
     limit: Option<f64>,
     phase: Phase,
     rate: f64,
-    /// The rate at which the packets of the round now measured were sent.
+    /// The rate at which the packets of the round now measured were sent, and those of the next:
+    /// what is reported in a round was sent in the one before.
     measured_rate: f64,
+    sending_rate: f64,
     /// The capacity believed in, and the measurements behind it.
     capacity: f64,
     samples: [f64; FILTER],
@@ -71,7 +75,6 @@ pub(super) struct Rate {
     floor: Option<f64>,
     begin: Progress,
     end: u64,
-    idle_at: u64,
     full: f64,
     stalled: u32,
     /// Least one-way delay, by two spans of thirty seconds, and the round's own.
@@ -104,6 +107,7 @@ impl Rate {
             phase: Phase::Startup,
             rate,
             measured_rate: rate,
+            sending_rate: rate,
             capacity: 0.0,
             samples: [0.0; FILTER],
             rounds: 0,
@@ -111,7 +115,6 @@ impl Rate {
             floor: None,
             begin: Progress::default(),
             end: 0,
-            idle_at: 0,
             full: 0.0,
             stalled: 0,
             least: [f64::INFINITY; 2],
@@ -138,6 +141,14 @@ impl Rate {
         self.rate
     }
 
+    /// Another path died, and this one is to carry what it did: where nothing better is known, that
+    /// is tried.
+    pub(super) fn step_in(&mut self, rate: f64) {
+        if self.phase == Phase::Startup {
+            self.rate = self.rate.max(rate).min(self.limit.unwrap_or(f64::INFINITY));
+        }
+    }
+
     /// What got through last, bytes a second.
     pub(super) fn delivery(&self) -> f64 {
         self.delivery
@@ -161,12 +172,6 @@ impl Rate {
     /// Least one-way delay, microseconds, by a clock of which only differences mean anything.
     pub(super) fn least_delay(&self) -> f64 {
         self.least[0].min(self.least[1])
-    }
-
-    /// The sender had nothing to send when `next` was the path's next number: until the peer has
-    /// reported it, measurements say what was offered, not what would go.
-    pub(super) fn idle(&mut self, next: u64) {
-        self.idle_at = next;
     }
 
     /// The peer reported; `delay` is the one-way delay of the highest, `next` our next number,
@@ -213,11 +218,12 @@ impl Rate {
         let got = (at.received.saturating_sub(self.begin.received)) as f64;
         let bytes = at.bytes.saturating_sub(self.begin.bytes) as f64 + got * WIRE as f64;
         let loss = (1.0 - got / sent).clamp(0.0, 1.0);
-        let offered = self.idle_at > self.begin.next;
         self.delivery = bytes / span;
         self.loss += (loss - self.loss) * (sent / 1_000.0).clamp(0.02, 0.5);
         self.queue = (self.round_least - self.least_delay()).max(0.0);
         let slots = if got > 0.0 { bytes / got * sent / span } else { 0.0 };
+        // So little was sent that what got through says what was offered, not what would go.
+        let offered = slots < OFFERED * self.measured_rate && self.queue <= self.target(rtt);
         let pass = (1.0 - self.floor.unwrap_or(loss)).max(0.2);
         let sample = slots.min(self.delivery / pass);
         let busy = std::mem::take(&mut self.busy);
@@ -230,8 +236,8 @@ impl Rate {
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
         (self.round_least, self.rounds) = (f64::INFINITY, self.rounds + 1);
-        self.measured_rate = self.rate;
         self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
+        self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
     }
 
     fn startup(&mut self, rtt: f64, offered: bool, busy: Option<f64>) {

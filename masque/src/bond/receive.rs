@@ -35,7 +35,9 @@ impl Bond {
                 Ok(true) => return Received::Packet(&mut payload[header.at - 1..]),
                 other => other.map(drop),
             },
-            Ok(Datagram::Repair(header)) => self.count(now, path, header.number, payload.len()),
+            Ok(Datagram::Repair(header)) => self
+                .count(now, path, header.number, payload.len())
+                .and_then(|()| self.handle_repair(now, header, payload)),
             Ok(Datagram::Probe { number }) => self.count(now, path, number, payload.len()),
             Ok(Datagram::Feedback(feedback)) => self.handle_feedback(now, &feedback),
             Err(error) => Err(error),
@@ -104,6 +106,9 @@ impl Bond {
         if gap {
             self.report_soon(now, true);
         }
+        if matches!(arrival, Arrival::Now | Arrival::Held) {
+            self.feed_decoder(now, number, header.back, &payload[header.at..]);
+        }
         match arrival {
             Arrival::Now => {
                 self.counters.delivered += 1;
@@ -169,6 +174,7 @@ impl Bond {
         feedback.recovered = self.counters.recovered as u32;
         feedback.duplicates = self.reorder.duplicates as u32;
         feedback.given_up = self.reorder.given_up as u32;
+        feedback.deficit = self.incoming.deficit();
         let paths = self.paths.iter().map(|p| p.incoming.feedback(p.id, now));
         let ranges = self.feedback.ranges.iter().copied();
         wire::put_feedback(self.config.agreed.context, &feedback, paths, ranges, out);

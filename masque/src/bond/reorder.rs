@@ -38,12 +38,13 @@ pub(super) enum Arrival {
     Held,
     /// It is there already, or was given up.
     Duplicate,
-    /// It is more than [`MAX_JUMP`] windows ahead.
+    /// It is more than a window ahead.
     Absurd,
 }
 
-/// How many windows ahead of the last a packet may be.
-pub(super) const MAX_JUMP: u64 = 64;
+/// After so many packets in a row outside the window, it is the window that is wrong: it begins anew
+/// where they are.
+const STRAYS: u32 = 256;
 
 #[derive(Debug)]
 pub(super) struct Reorder {
@@ -57,6 +58,7 @@ pub(super) struct Reorder {
     pub(super) held: usize,
     pub(super) given_up: u64,
     pub(super) duplicates: u64,
+    strays: u32,
 }
 
 impl Reorder {
@@ -71,6 +73,7 @@ impl Reorder {
             held: 0,
             given_up: 0,
             duplicates: 0,
+            strays: 0,
         }
     }
 
@@ -108,18 +111,26 @@ impl Reorder {
         packet: &[u8],
         pool: &mut Pool,
     ) -> (Arrival, bool) {
-        if sequence >= self.next + MAX_JUMP * self.window {
-            return (Arrival::Absurd, false);
-        }
         if self.entries.is_empty() {
             let new =
                 || Entry { state: State::Missing, packet: Vec::new(), follower: 0, missed: 0 };
             self.entries.resize_with(self.window as usize, new);
         }
-        if !self.is_wanted(sequence) {
+        let ahead = sequence >= self.next + self.window;
+        if ahead || sequence < self.settled {
+            self.strays += 1;
+            if self.strays < STRAYS {
+                self.duplicates += u64::from(!ahead);
+                let what = if ahead { Arrival::Absurd } else { Arrival::Duplicate };
+                return (what, false);
+            }
+            self.flush(pool);
+            (self.settled, self.next) = (sequence, sequence);
+        } else if !self.is_wanted(sequence) {
             self.duplicates += 1;
             return (Arrival::Duplicate, false);
         }
+        self.strays = 0;
         let gap = sequence > self.next;
         if sequence >= self.next {
             self.advance(now, sequence, pool);
@@ -141,17 +152,30 @@ impl Reorder {
         }
     }
 
+    /// Takes in a packet that was brought back by repair, to be had by [`pop`](Self::pop) when its
+    /// turn has come; whether it was of use.
+    pub(super) fn insert(
+        &mut self,
+        now: u64,
+        sequence: u64,
+        back: u16,
+        packet: &[u8],
+        pool: &mut Pool,
+    ) -> bool {
+        // It goes before those that waited for it.
+        let at = self.ready.len();
+        match self.arrive(now, sequence, back, packet, pool).0 {
+            Arrival::Now => {
+                self.ready.insert(at, pool.copy(packet));
+                true
+            }
+            Arrival::Held => true,
+            Arrival::Duplicate | Arrival::Absurd => false,
+        }
+    }
+
     /// Makes room up to `sequence`, the new highest.
     fn advance(&mut self, now: u64, sequence: u64, pool: &mut Pool) {
-        // A jump beyond the window: what it holds comes out first, then it begins anew.
-        if sequence >= self.next + self.window {
-            while self.settled < self.next {
-                self.give_up_first(pool);
-            }
-            let skipped = sequence + 1 - self.window - self.settled;
-            self.given_up += skipped;
-            (self.settled, self.next) = (self.settled + skipped, self.settled + skipped);
-        }
         while self.next <= sequence {
             if self.next - self.settled == self.window {
                 self.give_up_first(pool);

@@ -6,7 +6,9 @@ use super::wire::{Feedback, WireError};
 use super::{Bond, Down, PathId, QuicStats, sequence};
 
 /// Untrue reports after which a bond is closed.
-const MAX_LIES: u32 = 100;
+const MAX_LIES: u32 = 32;
+/// Reports in a row that seem older than one before, after which that one is not believed.
+const STALE: u32 = 16;
 /// Datagrams without a report after which silence means that a path is dead.
 const DOUBT_AFTER: u64 = 5;
 /// Silence of the reports while QUIC's acknowledgements go on, after which the peer is deaf,
@@ -22,6 +24,8 @@ const NUMBER_AT_LOSSES: u64 = 3;
 const CLEAN: (u64, u64) = (2_000_000, 64_000_000);
 /// Packets that have to have gone through without loss as well.
 const CLEAN_PACKETS: u64 = 1_000;
+/// The share of the budget for which repair may bring a packet back before it is sent again.
+const GRACE: f64 = 0.6;
 /// Time over which plain packets' losses are counted, microseconds.
 const PLAIN_SPAN: u64 = 500_000;
 
@@ -30,8 +34,9 @@ const PLAIN_SPAN: u64 = 500_000;
 pub(super) struct Clean {
     since: u64,
     wait: u64,
+    /// Datagrams since, and those of them that were lost.
     sent: u64,
-    resent: u64,
+    lost: u64,
     plain_since: u64,
     plain_sent: u64,
     plain_lost: u64,
@@ -50,9 +55,11 @@ impl Bond {
         let settled = sequence::expand(feedback.settled.into(), 24, self.store.settled());
         let next = sequence::expand(feedback.next.into(), 24, self.store.settled());
         let clock = sequence::expand(feedback.clock.into(), 32, self.peer_clock);
-        if clock < self.peer_clock {
+        if clock < self.peer_clock && self.stale < STALE {
+            self.stale += 1;
             return Err(WireError::Window);
         }
+        self.stale = 0;
         if next > self.store.next() || settled > next {
             return self.lie();
         }
@@ -77,6 +84,7 @@ impl Bond {
             at += gone;
         }
         (at..next).for_each(|n| self.store.done(n, &mut self.pool));
+        self.learn_losses(now);
         Ok(())
     }
 
@@ -95,8 +103,11 @@ impl Bond {
             return;
         };
         let (id, number, at) = (sent.path, sent.number, sent.at);
+        // Where repair is under way it gets its chance first.
+        let first = sent.times == 1 && !sent.sparse && self.outgoing.is_active();
+        let grace = if first { self.config.budget.as_secs_f64() * GRACE * 1e6 } else { 0.0 };
         let path = self.paths.iter().find(|p| p.id == id);
-        if path.is_none_or(|p| !p.alive || p.is_lost(number, at)) {
+        if path.is_none_or(|p| !p.alive || p.is_lost(number, at, grace)) {
             self.store.lose(sequence);
         }
     }
@@ -155,8 +166,7 @@ impl Bond {
         let early = now < self.clean.since + 5 * self.clean.wait;
         let wait = if early { self.clean.wait * 2 } else { CLEAN.0 };
         self.clean.wait = wait.clamp(CLEAN.0, CLEAN.1);
-        (self.clean.since, self.clean.sent) = (now, self.counters.sources_sent);
-        self.clean.resent = self.counters.retransmissions;
+        (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
         for path in &mut self.paths {
             let first = path.first_rate().max(self.clean.rate);
             path.restart(first, limit, now);
@@ -183,16 +193,20 @@ impl Bond {
         }
     }
 
+    /// Counts what became of numbered datagrams.
+    pub(super) fn count_fates(&mut self, sent: u64, lost: u64) {
+        self.clean.sent += sent;
+        self.clean.lost += lost;
+    }
+
     /// Goes back to plain packets when a single path has been clean for long enough.
     pub(super) fn consider_plain(&mut self, now: u64) {
         if !self.numbered || self.paths.len() > 1 {
             return;
         }
-        let sent = self.counters.sources_sent - self.clean.sent;
-        let resent = self.counters.retransmissions - self.clean.resent;
-        if resent as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0) {
-            (self.clean.since, self.clean.sent) = (now, self.counters.sources_sent);
-            self.clean.resent = self.counters.retransmissions;
+        let Clean { sent, lost, .. } = self.clean;
+        if lost as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0) {
+            (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
         } else if now > self.clean.since + self.clean.wait && sent >= CLEAN_PACKETS {
             self.numbered = false;
             (self.clean.since, self.clean.rate) = (now, self.paths[0].rate.delivery());

@@ -17,6 +17,11 @@ const COPY_RISK: f64 = 2e-4;
 const MAX_COPIES: u32 = 4;
 /// Loss below which nothing is copied ahead.
 const COPY_FROM: f64 = 0.003;
+/// So long a queue, in seconds of the path's rate, is a backlog.
+const BACKLOG: f64 = 0.008;
+/// What is sent again is sent once more after this, microseconds, where much is lost.
+const SECOND_AFTER: u64 = 3_000;
+const SECOND_FROM: f64 = 0.02;
 /// The most copies that wait; beyond, packets go without.
 const MAX_PENDING: usize = 1_024;
 /// A warm path is probed this often, microseconds.
@@ -66,6 +71,7 @@ impl Bond {
         self.poll_feedback(now, out)
             .or_else(|| self.poll_lost(now, out))
             .or_else(|| self.poll_copy(now, out))
+            .or_else(|| self.poll_repair(now, out))
             .or_else(|| self.poll_probe(now, out))
             .or_else(|| self.poll_new(now, out))
     }
@@ -101,6 +107,9 @@ impl Bond {
         self.counters.retransmissions += 1;
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
+        if self.paths[at].rate.loss() > SECOND_FROM && self.config.repair {
+            self.copies.push(now + SECOND_AFTER, sequence);
+        }
         Some(self.paths[at].id)
     }
 
@@ -185,7 +194,7 @@ impl Bond {
 
     fn poll_new(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         if self.queue.packets == 0 {
-            self.note_idle(now);
+            self.outgoing.on_idle(now);
             return None;
         }
         if self.store.is_full() {
@@ -197,7 +206,7 @@ impl Bond {
         }
         let (target, interval) = self.patience_of_queue();
         let Some(popped) = self.queue.pop(now, target, interval, &mut self.pool) else {
-            self.note_idle(now);
+            self.outgoing.on_idle(now);
             return None;
         };
         let sequence = self.store.next();
@@ -217,6 +226,8 @@ impl Bond {
         out.extend_from_slice(&popped.packet);
         path.sent(now, out.len());
         let id = path.id;
+        let backlog = self.queue.bytes as f64 > self.paths[at].rate.rate() * BACKLOG;
+        self.outgoing.on_source(sequence, back, &popped.packet, backlog);
         self.store.push(Sent {
             packet: popped.packet,
             back,
@@ -249,17 +260,9 @@ impl Bond {
         }
     }
 
-    fn note_idle(&mut self, now: u64) {
-        for path in &mut self.paths {
-            if path.is_ready(now) {
-                path.rate.idle(path.next);
-            }
-        }
-    }
-
     /// When there will be something to send that waits for its turn only.
     pub(super) fn send_due(&self) -> Option<u64> {
-        if self.queue.packets == 0 && !self.store.has_lost() {
+        if self.queue.packets == 0 && !self.store.has_lost() && !self.outgoing.is_owing() {
             return None;
         }
         let usable = self.paths.iter().filter(|p| p.alive && !p.blocked);

@@ -21,7 +21,7 @@ pub const REPAIR_HEADER: usize = 1 + 2 + 3 + 2 + 2;
 pub const SYMBOL_HEADER: usize = 4;
 
 /// The most source packets a repair symbol may be about.
-pub const MAX_SPAN: u16 = 512;
+pub const MAX_SPAN: u16 = 256;
 
 /// The most bytes of missing ranges in one feedback.
 pub const MAX_RANGES: usize = 960;

@@ -116,6 +116,16 @@ impl Tcp {
         }
     }
 
+    pub fn state(&self) -> String {
+        format!(
+            "cwnd {:.0} flight {} lost {} srtt {:.0} ms",
+            self.cwnd,
+            self.flight.len(),
+            self.lost.len(),
+            self.srtt / 1e3
+        )
+    }
+
     fn rto(&self) -> f64 {
         let base =
             if self.srtt == 0.0 { 1e6 } else { self.srtt + (4.0 * self.rttvar).max(200_000.0) };
@@ -365,7 +375,7 @@ impl Udp {
         self.bytes += p.len() as u64;
         self.disordered += u64::from(self.last.is_some_and(|last| number < last));
         self.last = self.last.max(Some(number));
-        self.delays.push(now - get(p, 48));
+        self.delays.push(now.saturating_sub(get(p, 48)));
         if let Some(last) = self.last_at.replace(now)
             && now - last > self.longest_gap.0
         {

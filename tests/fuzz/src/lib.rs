@@ -1,9 +1,11 @@
 //! One body for each parser and session: any bytes in, no panic, and what holds of all inputs.
 
+mod bond;
 mod codecs;
 mod sessions;
 mod wire;
 
+pub use bond::{bond, bond_control, bond_wire};
 pub use codecs::codecs;
 pub use sessions::{connect_ip, connect_udp};
 pub use wire::{
@@ -31,4 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("connect_ip", connect_ip),
     ("connect_udp", connect_udp),
     ("codecs", codecs),
+    ("bond", bond),
+    ("bond_wire", bond_wire),
+    ("bond_control", bond_control),
 ];

@@ -1,0 +1,289 @@
+//! Repair ahead of any report: symbols over the packets of late, as many as the losses of late
+//! suggest, and the decoder that turns them into packets again.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bauta_fec::control::{Class, Controller, Settings, Traffic};
+use bauta_fec::{Codec, Decoder, Encoder, Header};
+
+use super::path::Path;
+use super::wire::{self, Repair, WireError};
+use super::{Bond, PathId, sequence};
+use crate::packet::protocol::TCP;
+
+/// Bytes of a symbol before the packet and after its length: the packet's `back`.
+const BACK: usize = 2;
+/// Repair symbols that may be owed at once.
+const MAX_OWED: usize = 64;
+/// A tail of packets is covered once no more follow, at most this often, microseconds.
+const TAIL_PAUSE: u64 = 4_000;
+/// Packets a second are measured over this time, microseconds.
+const SPAN: u64 = 50_000;
+
+/// The sender's side.
+pub(super) struct Outgoing {
+    codec: Codec,
+    encoder: Option<Box<dyn Encoder>>,
+    bulk: Controller,
+    interactive: Controller,
+    active: bool,
+    owed: usize,
+    /// Packets since the last symbol, and when that was.
+    bare: u32,
+    last: u64,
+    packets: f64,
+    counted: u64,
+    counted_at: u64,
+    scratch: Vec<u8>,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("active", &self.active).finish_non_exhaustive()
+    }
+}
+
+impl Outgoing {
+    pub(super) fn new(codec: Codec, budget: Duration) -> Self {
+        let of = |class| Controller::new(Settings { budget, ..Settings::of(class) });
+        Self {
+            codec,
+            encoder: None,
+            bulk: of(Class::Bulk),
+            interactive: of(Class::Interactive),
+            active: false,
+            owed: 0,
+            bare: 0,
+            last: 0,
+            packets: 0.0,
+            counted: 0,
+            counted_at: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether symbols are being sent.
+    pub(super) const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Whether symbols wait to be sent.
+    pub(super) const fn is_owing(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Counts the fates of datagrams the peer has reported about.
+    pub(super) fn record(&mut self, now: Instant, sent: u64, lost: u64, runs: u64) {
+        let (runs, lost) = (runs.clamp(1, lost.max(1)), lost.min(sent));
+        let (each, mut done) = (sent.min(4_096) as f64 / runs as f64, 0);
+        let long = lost.div_ceil(runs);
+        for n in 0..sent.min(4_096) {
+            let within = n as f64 % each < long as f64;
+            let lost = within && done < lost;
+            done += u64::from(lost);
+            self.bulk.record(now, lost);
+            self.interactive.record(now, lost);
+        }
+    }
+
+    /// Decides anew how much is sent.
+    pub(super) fn update(&mut self, now: Instant, micros: u64, sources: u64, rtt: f64) {
+        let age = micros.saturating_sub(self.counted_at);
+        if age >= SPAN {
+            self.packets = sources.saturating_sub(self.counted) as f64 / age as f64 * 1e6;
+            (self.counted, self.counted_at) = (sources, micros);
+        }
+        let traffic =
+            Traffic { rtt: Duration::from_micros(rtt as u64), packets: self.packets.max(100.0) };
+        let plan = self.interactive.update(now, traffic);
+        let bulk = self.bulk.update(now, traffic);
+        self.active = plan.is_some() || bulk.is_some();
+        match plan.or(bulk) {
+            Some(plan) => {
+                let encoder = self.encoder.get_or_insert_with(|| self.codec.encoder());
+                encoder.set_cover(plan.cover.max(8));
+            }
+            None => (self.encoder, self.owed) = (None, 0),
+        }
+    }
+
+    /// A packet was sent for the first time. With a backlog behind it, a flow that fills the path
+    /// has more from throughput than from a packet in time.
+    pub(super) fn on_source(&mut self, sequence: u64, back: u16, packet: &[u8], backlog: bool) {
+        let Some(encoder) = &mut self.encoder else { return };
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&back.to_be_bytes());
+        self.scratch.extend_from_slice(packet);
+        if encoder.push(sequence, &self.scratch).is_err() {
+            return;
+        }
+        let light = backlog && is_tcp(packet);
+        let controller = if light { &mut self.bulk } else { &mut self.interactive };
+        self.owed = (self.owed + controller.on_source()).min(MAX_OWED);
+        self.bare += 1;
+    }
+
+    /// Nothing follows for now: what has no symbol behind it gets one.
+    pub(super) fn on_idle(&mut self, now: u64) {
+        if self.active && self.bare > 0 && now >= self.last + TAIL_PAUSE {
+            self.owed = self.owed.max(1);
+        }
+    }
+}
+
+fn is_tcp(packet: &[u8]) -> bool {
+    match packet.first().map(|b| b >> 4) {
+        Some(4) => packet.get(9) == Some(&TCP),
+        _ => packet.get(6) == Some(&TCP),
+    }
+}
+
+/// The receiver's side.
+pub(super) struct Incoming {
+    window: Option<Box<dyn Decoder>>,
+    block: Option<Box<dyn Decoder>>,
+    scratch: Vec<u8>,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    pub(super) fn new() -> Self {
+        Self { window: None, block: None, scratch: Vec::new() }
+    }
+
+    fn decoder(&mut self, window: bool) -> &mut Box<dyn Decoder> {
+        let (slot, codec) = match window {
+            true => (&mut self.window, Codec::Slc),
+            false => (&mut self.block, Codec::Rs16),
+        };
+        slot.get_or_insert_with(|| codec.decoder())
+    }
+
+    /// Symbols that would restore everything that is covered.
+    pub(super) fn deficit(&self) -> u16 {
+        let of = |d: &Option<Box<dyn Decoder>>| d.as_ref().map_or(0, |d| d.deficit());
+        of(&self.window).max(of(&self.block)).min(u16::MAX.into()) as u16
+    }
+}
+
+impl Bond {
+    fn moment(&self, micros: u64) -> Instant {
+        self.origin + Duration::from_micros(micros)
+    }
+
+    /// Learns from what was reported of a path since the last time.
+    pub(super) fn learn_losses(&mut self, now: u64) {
+        let moment = self.moment(now);
+        let repair = self.config.repair && (self.config.agreed.slc || self.config.agreed.rs16);
+        for at in 0..self.paths.len() {
+            let (sent, lost, runs) = self.paths[at].take_fates();
+            self.count_fates(sent, lost);
+            if sent > 0 && repair {
+                self.outgoing.record(moment, sent, lost, runs);
+            }
+        }
+        if !repair {
+            return;
+        }
+        let rtt = self.round_trip();
+        self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
+    }
+
+    /// A repair symbol that is owed.
+    pub(super) fn poll_repair(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        if self.outgoing.owed == 0 {
+            return None;
+        }
+        let at = self.choose(now, 0)?;
+        let path: &mut Path = &mut self.paths[at];
+        self.outgoing.owed -= 1;
+        let window = self.outgoing.codec == Codec::Slc;
+        let encoder = self.outgoing.encoder.as_mut()?;
+        if !window {
+            encoder.close();
+        }
+        let (header, symbol) = encoder.repair()?;
+        let number = path.number(now);
+        let of = Repair {
+            number: number as u16,
+            window,
+            base: (header.base & 0xff_ffff) as u32,
+            span: header.cover,
+            row: header.key,
+            at: 0,
+        };
+        wire::put_repair(self.config.agreed.context, &of, out);
+        out.extend_from_slice(symbol);
+        path.sent(now, out.len());
+        (self.outgoing.bare, self.outgoing.last) = (0, now);
+        self.counters.repair_sent += 1;
+        self.counters.repair_bytes += out.len() as u64;
+        Some(path.id)
+    }
+
+    /// Gives a packet that arrived to the decoders.
+    pub(super) fn feed_decoder(&mut self, now: u64, sequence: u64, back: u16, packet: &[u8]) {
+        if !(self.config.agreed.slc || self.config.agreed.rs16) {
+            return;
+        }
+        let incoming = &mut self.incoming;
+        incoming.scratch.clear();
+        incoming.scratch.extend_from_slice(&back.to_be_bytes());
+        incoming.scratch.extend_from_slice(packet);
+        let scratch = std::mem::take(&mut incoming.scratch);
+        if self.config.agreed.slc {
+            let _ = incoming.decoder(true).source(sequence, &scratch);
+        }
+        if self.config.agreed.rs16 && (!self.config.agreed.slc || incoming.block.is_some()) {
+            let _ = incoming.decoder(false).source(sequence, &scratch);
+        }
+        self.incoming.scratch = scratch;
+        self.recover(now);
+    }
+
+    /// Takes a repair symbol.
+    pub(super) fn handle_repair(
+        &mut self,
+        now: u64,
+        header: Repair,
+        payload: &[u8],
+    ) -> Result<(), WireError> {
+        let agreed = self.config.agreed;
+        if header.window && !agreed.slc || !header.window && !agreed.rs16 {
+            return Err(WireError::Range);
+        }
+        let base = sequence::expand(header.base.into(), 24, self.reorder.next());
+        let of = Header { base, cover: header.span, key: header.row };
+        let decoder = self.incoming.decoder(header.window);
+        decoder.repair(&of, &payload[header.at..]).map_err(|_| WireError::Range)?;
+        self.recover(now);
+        Ok(())
+    }
+
+    /// Takes what the decoders brought back as if it had arrived.
+    fn recover(&mut self, now: u64) {
+        let Self { incoming, reorder, pool, counters, .. } = self;
+        let Incoming { window, block, scratch } = incoming;
+        for decoder in [window, block].into_iter().flatten() {
+            while let Some((sequence, bytes)) = decoder.poll() {
+                let Some((back, packet)) = bytes.split_first_chunk::<BACK>() else { continue };
+                if packet.is_empty() || !reorder.is_wanted(sequence) {
+                    continue;
+                }
+                scratch.clear();
+                scratch.push(0);
+                scratch.extend_from_slice(packet);
+                let back = u16::from_be_bytes(*back);
+                if reorder.insert(now, sequence, back, scratch, pool) {
+                    counters.recovered += 1;
+                }
+            }
+        }
+    }
+}
