@@ -5,6 +5,7 @@
 //! the site's own 404 page, answers to HEAD equal to those to GET, and validators of bodies that
 //! were compressed on the way.
 
+mod at_hand;
 mod folder;
 mod open;
 mod sample;

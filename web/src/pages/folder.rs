@@ -1,12 +1,14 @@
 //! Files of a folder, and nothing outside it.
 
 use super::{
-    Store,
+    Store, at_hand,
     open::{About, Open},
 };
 use crate::SiteError;
 use std::{
-    fs, io,
+    fs,
+    future::ready,
+    io,
     io::Read,
     path::{Component, Path, PathBuf},
     pin::Pin,
@@ -36,12 +38,21 @@ impl Folder {
         }
     }
 
-    /// Visits the disk where waiting for it holds up nobody.
+    /// Answers at once what the kernel has at hand, and visits the disk for the rest where waiting
+    /// for it holds up nobody.
     fn visit<T: Send + 'static>(
         &self,
-        path: PathBuf,
+        path: &Path,
+        quick: fn(&Path, &Path) -> Option<io::Result<T>>,
         look: fn(&Path, &Path) -> io::Result<T>,
     ) -> Answer<T> {
+        let path = match relative(path) {
+            Ok(path) => path,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        if let Some(found) = quick(&self.0, &path) {
+            return Box::pin(ready(found));
+        }
         let root = self.0.clone();
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || look(&root, &path)).await?;
@@ -56,8 +67,8 @@ impl Folder {
     }
 }
 
-/// The true place of a file or folder inside the root.
-fn resolve(root: &Path, path: &Path) -> io::Result<(PathBuf, About)> {
+/// The path inside the root; hidden names do not exist.
+fn relative(path: &Path) -> io::Result<PathBuf> {
     let mut relative = PathBuf::new();
     for component in path.components() {
         match component {
@@ -70,33 +81,75 @@ fn resolve(root: &Path, path: &Path) -> io::Result<(PathBuf, About)> {
             _ => return Err(io::ErrorKind::NotFound.into()),
         }
     }
+    Ok(relative)
+}
+
+/// The true place of a file or folder inside the root.
+fn resolve(root: &Path, relative: &Path) -> io::Result<(PathBuf, About)> {
     let root = root.canonicalize()?;
     let place = root.join(relative).canonicalize()?;
     let metadata = place.metadata()?;
     // Opening a FIFO would wait for its writer.
-    let ordinary = metadata.is_file() || metadata.is_dir();
-    if ordinary && place.starts_with(&root) {
+    if is_ordinary(&metadata) && place.starts_with(&root) {
         Ok((place, about(&metadata)))
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
 }
 
-fn open(root: &Path, path: &Path) -> io::Result<Open> {
-    let (place, found) = resolve(root, path)?;
+fn open(root: &Path, relative: &Path) -> io::Result<Open> {
+    let (place, found) = resolve(root, relative)?;
     if found.folder {
         return Err(io::ErrorKind::NotFound.into());
     }
     let mut file = fs::File::open(place)?;
     // What was opened, even if the name has another file since.
-    let mut about = about(&file.metadata()?);
+    let about = about(&file.metadata()?);
     if about.length > AT_ONCE {
         return Ok(Open::file(about, file));
     }
     let mut octets = Vec::new();
     file.by_ref().take(AT_ONCE).read_to_end(&mut octets)?;
-    about.length = octets.len() as u64;
-    Ok(Open::memory(about, octets.into()))
+    Ok(whole(about, octets))
+}
+
+/// As [`resolve`] and [`open`], without waiting; `None` where that takes waiting.
+mod quick {
+    use super::{AT_ONCE, About, Open, Path, about, at_hand, io, is_ordinary, whole};
+
+    pub(super) fn look(root: &Path, relative: &Path) -> Option<io::Result<About>> {
+        let metadata = match at_hand::look(root, relative)? {
+            Ok(file) => file.metadata().ok()?,
+            Err(error) => return Some(Err(error)),
+        };
+        is_ordinary(&metadata).then(|| Ok(about(&metadata)))
+    }
+
+    pub(super) fn open(root: &Path, relative: &Path) -> Option<io::Result<Open>> {
+        let file = match at_hand::open(root, relative)? {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() {
+            return None;
+        }
+        let about = about(&metadata);
+        if about.length > AT_ONCE {
+            return Some(Ok(Open::file(about, file)));
+        }
+        let octets = at_hand::read(&file, usize::try_from(about.length).ok()?)?;
+        Some(Ok(whole(about, octets)))
+    }
+}
+
+/// A file that was read already; its length is what was found in it.
+fn whole(about: About, octets: Vec<u8>) -> Open {
+    Open::memory(About { length: octets.len() as u64, ..about }, octets.into())
+}
+
+fn is_ordinary(metadata: &fs::Metadata) -> bool {
+    metadata.is_file() || metadata.is_dir()
 }
 
 fn about(metadata: &fs::Metadata) -> About {
@@ -111,11 +164,11 @@ impl Backend for Folder {
     type MetadataFuture = Answer<About>;
 
     fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        self.visit(path, open)
+        self.visit(&path, quick::open, open)
     }
 
     fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        self.visit(path, |root, path| Ok(resolve(root, path)?.1))
+        self.visit(&path, quick::look, |root, path| Ok(resolve(root, path)?.1))
     }
 }
 
