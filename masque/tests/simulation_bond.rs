@@ -219,3 +219,20 @@ fn a_peer_that_never_reports_costs_the_bond_and_not_the_tunnel() {
     world.run_until(17.0);
     assert!(world.udp_of(flow).received > before + 1_900);
 }
+
+#[test]
+fn an_outage_ends_and_the_bond_is_still_there() {
+    let mut world = World::new(1, &[Spec::new(50.0, 10.0).loss(0.01)], |_| ());
+    world.run_until(1.0);
+    let flow = world.udp(1_200, 500.0);
+    world.run_until(6.0);
+    world.links[0].iter_mut().for_each(|l| l.dead = true);
+    world.run_until(14.0);
+    world.links[0].iter_mut().for_each(|l| l.dead = false);
+    world.run_until(17.0);
+    let before = world.udp_of(flow).received;
+    world.run_until(20.0);
+    assert!(world.udp_of(flow).received > before + 1_300);
+    let closed = |(_, _, e): &(u64, usize, Event)| matches!(e, Event::Closed(_));
+    assert!(!world.events.iter().any(closed), "{:?}", world.events);
+}

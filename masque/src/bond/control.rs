@@ -112,7 +112,7 @@ impl Bond {
         let Some(path) = self.path(id) else { return };
         let before = std::mem::replace(&mut path.quic, stats);
         self.watch_plain(now, &before, &stats);
-        self.watch_deafness(now, id);
+        self.watch_deafness(now, id, &before);
         self.consider_plain(now);
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Path {
     /// When `reported` last rose.
     pub(super) progress_at: u64,
     pub(super) probed_at: u64,
+    /// How often QUIC's acknowledgements went on while reports stayed away.
+    pub(super) unheard: u32,
     pub(super) srtt: f64,
     pub(super) rttvar: f64,
     pub(super) min_rtt: f64,
@@ -110,6 +112,7 @@ impl Path {
             last_sent: 0,
             progress_at: now,
             probed_at: 0,
+            unheard: 0,
             srtt: FIRST_RTT,
             rttvar: FIRST_RTT / 4.0,
             min_rtt: f64::INFINITY,
@@ -228,7 +231,7 @@ impl Path {
         self.progress = Progress { next, received, bytes, arrived };
         self.runs = sequence::expand(of.runs.into(), 32, self.runs);
         let sent_at = self.sent_at(next - 1);
-        (self.reported, self.progress_at) = (next, now);
+        (self.reported, self.progress_at, self.unheard) = (next, now, 0);
         let Some(sent_at) = sent_at else { return Ok(true) };
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
         self.note_rtt(rtt);

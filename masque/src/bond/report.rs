@@ -11,9 +11,11 @@ const MAX_LIES: u32 = 32;
 const STALE: u32 = 16;
 /// Datagrams without a report after which silence means that a path is dead.
 const DOUBT_AFTER: u64 = 5;
-/// Silence of the reports while QUIC's acknowledgements go on, after which the peer is deaf,
-/// microseconds.
+/// Silence of the reports after which QUIC's acknowledgements are looked at, and after which the peer
+/// is deaf if they went on so many times, microseconds.
+const DOUBT_HEARING: u64 = 1_000_000;
 const DEAF_AFTER: u64 = 5_000_000;
+const DEAF_AT: u32 = 4;
 /// Loss above which packets are numbered, and below which no more.
 const NUMBER_ABOVE: f64 = 0.003;
 const PLAIN_BELOW: f64 = 0.001;
@@ -148,10 +150,13 @@ impl Bond {
     }
 
     /// A peer whose QUIC acknowledges what its bond never reports does not speak our language.
-    pub(super) fn watch_deafness(&mut self, now: u64, id: PathId) {
+    pub(super) fn watch_deafness(&mut self, now: u64, id: PathId, before: &QuicStats) {
         let Some(path) = self.path(id) else { return };
-        let deaf = path.silence(now) > DEAF_AFTER && path.next - path.reported > 100;
-        if deaf && path.quic.sent.saturating_sub(path.quic.lost) > 2 * path.reported + 100 {
+        let silence = path.silence(now);
+        if silence > DOUBT_HEARING && path.quic.acked_bytes > before.acked_bytes {
+            path.unheard += 1;
+        }
+        if silence > DEAF_AFTER && path.unheard >= DEAF_AT {
             self.close(CloseCode::Protocol);
         }
     }
