@@ -21,13 +21,22 @@ fn table(tun: &str) -> String {
 }
 
 /// The whole ruleset, for `nft -f -`. Replaces an older table of the same name in one transaction.
-pub fn ruleset(tunnel: &Tunnel, plan: &Plan) -> String {
+/// Datagrams to the port `ringed`, if any, are taken by receive rings, before they are translated
+/// back: no flow of a client leaves with it as its source port.
+pub fn ruleset(tunnel: &Tunnel, plan: &Plan, ringed: Option<u16>) -> String {
     let (table, tun) = (table(&tunnel.name), &tunnel.name);
     let family = |net: &Net| if net.addr.is_ipv4() { "ip" } else { "ip6" };
     let mut rules = format!("table {table}\ndelete table {table}\ntable {table} {{\n");
     if tunnel.nat {
         rules += "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat;\n";
         for net in plan.nets() {
+            if let Some(port) = ringed {
+                let others = if port < 32_768 { "32768-65535" } else { "1024-32767" };
+                rules += &format!(
+                    "\t\t{} saddr {net} oifname != \"{tun}\" udp sport {port} masquerade to :{others}\n",
+                    family(&net)
+                );
+            }
             rules += &format!("\t\t{} saddr {net} oifname != \"{tun}\" masquerade\n", family(&net));
         }
         rules += "\t}\n";
@@ -71,8 +80,13 @@ impl Drop for Nat {
 
 impl Nat {
     /// Puts rules and switches in place, after undoing what a crash left.
-    pub fn install(tunnel: &Tunnel, plan: &Plan, state_dir: &Path) -> Result<Self> {
-        nft(&ruleset(tunnel, plan)).context("setting the forwarding rules")?;
+    pub fn install(
+        tunnel: &Tunnel,
+        plan: &Plan,
+        ringed: Option<u16>,
+        state_dir: &Path,
+    ) -> Result<Self> {
+        nft(&ruleset(tunnel, plan, ringed)).context("setting the forwarding rules")?;
         // ICMP errors of ours enter by the TUN with the gateway's own address as their source, which
         // the kernel takes for a forgery otherwise. The switch goes with the TUN.
         write(&format!("ipv4/conf/{}/accept_local", tunnel.name), "1")
@@ -196,7 +210,27 @@ mod tests {
     fn rules(change: impl FnOnce(&mut Tunnel)) -> String {
         let mut tunnel = Tunnel::default();
         change(&mut tunnel);
-        ruleset(&tunnel, &Plan::new(tunnel.ipv4_pool, tunnel.ipv6_pool))
+        ruleset(&tunnel, &Plan::new(tunnel.ipv4_pool, tunnel.ipv6_pool), None)
+    }
+
+    fn with_rings(port: u16) -> String {
+        let tunnel = Tunnel::default();
+        ruleset(&tunnel, &Plan::new(tunnel.ipv4_pool, tunnel.ipv6_pool), Some(port))
+    }
+
+    #[test]
+    fn a_port_that_rings_take_is_no_clients_source_port() {
+        for (port, others) in [(443, "32768-65535"), (40_000, "1024-32767")] {
+            let rules = with_rings(port);
+            for net in ["ip saddr 10.77.0.0/16", "ip6 saddr fd62:6175:7461::/64"] {
+                let line = format!(
+                    "{net} oifname != \"bautag0\" udp sport {port} masquerade to :{others}\n"
+                );
+                let at = rules.find(&line).unwrap();
+                let any = format!("{net} oifname != \"bautag0\" masquerade");
+                assert!(rules.find(&any).unwrap() > at, "the first rule that fits decides");
+            }
+        }
     }
 
     #[test]
@@ -243,7 +277,7 @@ mod tests {
             Some(output) if output.status.success() => {}
             _ => return,
         }
-        for rules in [rules(|_| {}), rules(|tunnel| tunnel.nat = false)] {
+        for rules in [rules(|_| {}), rules(|tunnel| tunnel.nat = false), with_rings(443)] {
             let output = check(&rules).unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{stderr}\n{rules}");

@@ -75,7 +75,8 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     if let Some(plan) = &plan {
         tun = start::tun(config, plan, workers)?;
         steering = start::steering(&tun, plan);
-        nat = Some(Nat::install(&config.tunnel, plan, &config.state_dir)?);
+        let ringed = (!ingress.is_none()).then_some(config.listen.port());
+        nat = Some(Nat::install(&config.tunnel, plan, ringed, &config.state_dir)?);
     }
     let leases = LeaseFile::new(&config.state_dir);
     let pool = plan.as_ref().map(|plan| {

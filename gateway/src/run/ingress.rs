@@ -80,6 +80,11 @@ impl Ingress {
         self.attachments.push(opened.attachment);
     }
 
+    /// Whether there are no rings.
+    pub(super) fn is_none(&self) -> bool {
+        self.attachments.is_empty()
+    }
+
     /// Whether all datagrams of a connection arrive where its first one did.
     pub(super) fn keeps_connections(&self) -> bool {
         self.keeps && !self.attachments.is_empty()
