@@ -17,6 +17,7 @@ NAMES = (
     "handshakes",
     "growth",
     "stages",
+    "ingress",
 )
 
 
