@@ -5,6 +5,7 @@
 
 mod concealed;
 mod file;
+mod quota;
 mod usage;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use subtle::{Choice, ConstantTimeEq};
 pub use concealed::{key_text, parse_key};
 pub(crate) use file::replace;
 pub use file::{AccountsFile, Entry, FileError, check_name, edit};
+pub use quota::{UsageFile, Used, month};
 pub use usage::{Bucket, FlowGuard, Usage};
 
 /// Length of a token's text: 32 random bytes in base64url.
@@ -36,6 +38,8 @@ pub struct Account {
     pub name: String,
     /// CONNECT-IP sessions at once; `None`: the configuration's default.
     pub sessions: Option<usize>,
+    /// Bytes a calendar month; `None`: as many as it likes.
+    pub quota: Option<u64>,
     /// Last moment of validity.
     pub expires: Option<SystemTime>,
     /// What it uses now; the same object across reloads.
@@ -74,6 +78,8 @@ pub struct Accounts {
     usage: Mutex<HashMap<String, Arc<Usage>>>,
     seen: Mutex<Option<file::Stamp>>,
     decoy: concealed::Decoy,
+    /// The month that usage is counted for.
+    month: Mutex<String>,
 }
 
 impl Accounts {
@@ -86,6 +92,7 @@ impl Accounts {
             usage: Mutex::default(),
             seen: Mutex::default(),
             decoy: concealed::Decoy::new(),
+            month: Mutex::default(),
         }
     }
 
@@ -117,6 +124,7 @@ impl Accounts {
             let account = Arc::new(Account {
                 name: entry.name.clone(),
                 sessions: entry.sessions,
+                quota: entry.quota.map(|quota| quota.0),
                 expires: entry.expiry(),
                 usage: usage.clone(),
             });
@@ -155,8 +163,10 @@ impl Accounts {
 
     /// Whether what was granted earlier still stands.
     pub fn stands(&self, grant: &Grant, now: SystemTime) -> bool {
-        let account = self.find(&grant.credential);
-        account.is_some_and(|found| found.name == grant.account.name && found.valid(now))
+        let same = |found: Arc<Account>| {
+            found.name == grant.account.name && found.valid(now) && !found.is_spent()
+        };
+        self.find(&grant.credential).is_some_and(same)
     }
 
     /// The entry in force for what was granted, whose limits may have changed since.

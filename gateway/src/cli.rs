@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Rate};
+use crate::config::{Config, Rate, Size};
 
 /// A website for everybody and a MASQUE tunnel for account holders, on one port.
 #[derive(Debug, Parser)]
@@ -95,6 +95,9 @@ pub struct Limits {
     /// Rate each way, such as 100mbit.
     #[arg(long)]
     pub rate: Option<Rate>,
+    /// Bytes a calendar month (UTC), both ways together, such as 500GB.
+    #[arg(long)]
+    pub quota: Option<Size>,
     /// Last moment of validity, such as 2027-01-31 or 2027-01-31T12:00:00Z.
     #[arg(long)]
     pub expires: Option<toml::value::Datetime>,

@@ -2,6 +2,7 @@
 //!
 //! `CONFIG.md` beside the sources is the reference; a test loads every field it names.
 
+mod limits;
 mod units;
 mod xdp;
 
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use units::{Net, Rate, Span};
+pub use limits::Limits;
+pub use units::{Net, Rate, Size, Span};
 pub use xdp::{Xdp, XdpMode};
 
 /// The whole file.
@@ -50,6 +52,9 @@ pub struct Config {
     /// Who they are.
     #[serde(default)]
     pub accounts: Accounts,
+    /// What strangers may ask for.
+    #[serde(default)]
+    pub limits: Limits,
     /// Metrics and health.
     #[serde(default)]
     pub admin: Admin,
@@ -318,6 +323,7 @@ impl Config {
         };
         let workers = (1..=MAX_WORKERS).contains(&self.workers.unwrap_or(1));
         range("workers", workers, "must be 1 to 64")
+            .or_else(|| self.limits.contradiction())
             .or_else(|| range("max_connections", self.max_connections > 0, "must be at least 1"))
             .or_else(|| {
                 let ok = (1..=1 << 23).contains(&self.packet_limit);

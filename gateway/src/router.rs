@@ -96,6 +96,10 @@ pub fn route(
     let grant = credentials.grant(head, accounts, tls, now);
     match (ask, grant) {
         (Ask::Http, _) | (_, None) => Route::Site(Examined::Yes),
+        (_, Some(grant)) if grant.account.is_spent() => {
+            let details = Some("the traffic of this month is used up".to_owned());
+            Route::Refuse(403, Refusal { error: ProxyError::HttpRequestDenied, details })
+        }
         (Ask::Malformed(reason), Some(_)) => {
             let details = Some(reason.to_string());
             Route::Refuse(400, Refusal { error: ProxyError::HttpRequestError, details })

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
+use bauta_masque_io::clock;
 use bauta_masque_io::tls::HotCertificate;
 use tokio::sync::mpsc;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, UsageFile};
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::metrics::Metrics;
@@ -113,6 +114,12 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         config: config.clone(),
     });
 
+    let usage = UsageFile::new(&config.state_dir);
+    match usage.read(clock::unix_time()) {
+        Ok(used) => shared.accounts.carry(&used),
+        Err(error) => tracing::warn!(%error, "usage.json: accounts start the month anew"),
+    }
+
     let hot = HotCertificate::new(&certificate);
     let ended = mpsc::channel(workers + 1);
     let mut threads = Vec::new();
@@ -152,6 +159,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         shared: shared.clone(),
         path: path.to_owned(),
         leases: leases.clone(),
+        usage: control::Usage::new(usage.clone()),
         hot,
         tcp_site,
         ended: ended.1,
@@ -174,6 +182,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         let _ = thread.join();
     }
     control::remember(&shared, &leases);
+    control::Usage::new(usage).write(&shared);
     if let Some(mut nat) = nat {
         nat.remove()?;
     }

@@ -62,6 +62,7 @@ pub fn run(
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
+    let limits = shared.config.limits.tcp();
     runtime.block_on(async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -72,7 +73,7 @@ pub fn run(
         let stop = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let limits = TcpLimits { drain_timeout: DRAIN, ..TcpLimits::default() };
+        let limits = TcpLimits { drain_timeout: DRAIN, ..limits };
         tcp::serve(listener, Arc::new(tls), limits, service, stop).await;
         Ok(())
     })

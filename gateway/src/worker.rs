@@ -194,6 +194,7 @@ impl Worker {
             packet_limit: config.packet_limit,
             qlog_dir: config.log.qlog.clone(),
             reset_key: Some(parts.keys.reset),
+            door: config.limits.door(),
         };
         let endpoint = Endpoint::server(UdpSocket::from_std(parts.socket)?, quic, endpoint)?;
         let (told, what, hungry) = Told::new();

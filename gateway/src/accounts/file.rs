@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::concealed::{key_hash, parse_key};
-use crate::config::Rate;
+use crate::config::{Rate, Size};
 
 /// What stands above every file written.
 const HEADER: &str =
@@ -43,6 +43,9 @@ pub struct Entry {
     /// Bits a second, each way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// Bytes a calendar month (UTC), both ways together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Size>,
     /// Last moment of validity, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<toml::value::Datetime>,
@@ -151,6 +154,17 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Year and month of a day counted from 1970-01-01, by the same reckoning.
+pub(super) fn civil_from_days(days: i64) -> (i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let month = (march + 2) % 12 + 1;
+    (year + era * 400 + i64::from(month <= 2), month)
 }
 
 /// Whether `name` can be an account's.

@@ -16,6 +16,10 @@ const BURST_BYTES: u64 = 65_536;
 #[derive(Debug, Default)]
 pub struct Usage {
     flows: AtomicUsize,
+    /// Bytes of this month that were counted before this start.
+    carried: AtomicU64,
+    /// Bytes counted by the buckets that belong to earlier months.
+    past: AtomicU64,
     /// Client to Internet.
     pub up: Bucket,
     /// Internet to client.
@@ -27,6 +31,27 @@ impl Usage {
     pub fn set_rate(&self, rate: Option<u64>) {
         self.up.rate.store(rate.unwrap_or(0), Relaxed);
         self.down.rate.store(rate.unwrap_or(0), Relaxed);
+    }
+
+    /// Bytes of this month, both ways together.
+    pub fn used(&self) -> u64 {
+        let past = self.past.load(Relaxed);
+        self.carried.load(Relaxed).saturating_add(self.counted().saturating_sub(past))
+    }
+
+    fn counted(&self) -> u64 {
+        self.up.passed.load(Relaxed).wrapping_add(self.down.passed.load(Relaxed))
+    }
+
+    /// Goes on from what was counted before this start.
+    pub(super) fn carry(&self, bytes: u64) {
+        self.carried.store(bytes, Relaxed);
+    }
+
+    /// A new month: nothing is used yet.
+    pub(super) fn begin_month(&self) {
+        self.past.store(self.counted(), Relaxed);
+        self.carried.store(0, Relaxed);
     }
 
     /// One more flow, unless the account holds `limit` already. Ends with the guard.
@@ -52,6 +77,8 @@ impl Drop for FlowGuard {
 pub struct Bucket {
     /// Bits a second; 0: unlimited.
     rate: AtomicU64,
+    /// Bytes admitted since the start.
+    passed: AtomicU64,
     epoch: Instant,
     /// Nanoseconds after `epoch`.
     clear_at: AtomicU64,
@@ -59,7 +86,12 @@ pub struct Bucket {
 
 impl Default for Bucket {
     fn default() -> Self {
-        Self { rate: AtomicU64::new(0), epoch: clock::now(), clear_at: AtomicU64::new(0) }
+        Self {
+            rate: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            epoch: clock::now(),
+            clear_at: AtomicU64::new(0),
+        }
     }
 }
 
@@ -68,7 +100,11 @@ impl Bucket {
     #[inline]
     pub fn admit(&self, now: Instant, bytes: usize) -> bool {
         let rate = self.rate.load(Relaxed);
-        rate == 0 || self.admit_limited(now, bytes as u64, rate)
+        let admitted = rate == 0 || self.admit_limited(now, bytes as u64, rate);
+        if admitted {
+            self.passed.fetch_add(bytes as u64, Relaxed);
+        }
+        admitted
     }
 
     fn admit_limited(&self, now: Instant, bytes: u64, rate: u64) -> bool {

@@ -2,10 +2,11 @@
 #![expect(clippy::print_stdout, reason = "this is a command's output")]
 
 use anyhow::{Context, Result, anyhow, bail};
+use bauta_masque_io::clock::unix_time;
 
 use super::{Limits, User};
 use crate::accounts::{
-    AccountsFile, Entry, check_name, edit, hash_hex, key_text, new_token, parse_key,
+    AccountsFile, Entry, UsageFile, check_name, edit, hash_hex, key_text, new_token, parse_key,
 };
 use crate::config::Config;
 use crate::link;
@@ -41,9 +42,9 @@ fn add(config: &Config, name: &str, keys: &[String], limits: &Limits) -> Result<
     let keys = keys.iter().map(|key| canonical(key)).collect::<Result<Vec<_>>>()?;
     let token = keys.is_empty().then(new_token).transpose().context("no randomness")?;
     let (token, hash) = token.unzip();
-    let &Limits { sessions, rate, expires } = limits;
+    let &Limits { sessions, rate, quota, expires } = limits;
     let tokens = hash.into_iter().collect();
-    let entry = Entry { name: name.into(), tokens, keys, sessions, rate, expires };
+    let entry = Entry { name: name.into(), tokens, keys, sessions, rate, quota, expires };
     if expires.is_some() && entry.expiry().is_none() {
         bail!("--expires must be a date, or a date and time ending in Z");
     }
@@ -139,15 +140,24 @@ fn list(config: &Config) -> Result<()> {
         return Ok(());
     }
     println!(
-        "{:<24} {:>5} {:>5} {:>9} {:>10}  EXPIRES",
-        "NAME", "LINKS", "KEYS", "SESSIONS", "RATE"
+        "{:<24} {:>5} {:>5} {:>9} {:>10} {:>9} {:>9}  EXPIRES",
+        "NAME", "LINKS", "KEYS", "SESSIONS", "RATE", "USED", "QUOTA"
     );
+    // The gateway's own state; whoever may not read it sees no figure.
+    let used = UsageFile::new(&config.state_dir).read(unix_time()).ok();
     for entry in &file.accounts {
         let sessions = entry.sessions.map_or_else(|| "default".into(), |n| n.to_string());
         let rate = entry.rate.map_or_else(|| "default".into(), |rate| rate.to_string());
         let expires = entry.expires.map_or_else(|| "never".into(), |at| at.to_string());
         let (name, links, keys) = (&entry.name, entry.tokens.len(), entry.keys.len());
-        println!("{name:<24} {links:>5} {keys:>5} {sessions:>9} {rate:>10}  {expires}");
+        let quota = entry.quota.map_or_else(|| "none".into(), |quota| quota.to_string());
+        let used = used.as_ref().map_or_else(
+            || "?".into(),
+            |used| format!("{:.2}GB", used.bytes.get(name).copied().unwrap_or(0) as f64 / 1e9),
+        );
+        println!(
+            "{name:<24} {links:>5} {keys:>5} {sessions:>9} {rate:>10} {used:>9} {quota:>9}  {expires}"
+        );
     }
     Ok(())
 }
@@ -167,9 +177,8 @@ mod tests {
 
     use super::*;
     use crate::accounts::Accounts;
-    use bauta_masque_io::clock::unix_time;
 
-    const NO_LIMITS: Limits = Limits { sessions: None, rate: None, expires: None };
+    const NO_LIMITS: Limits = Limits { sessions: None, rate: None, quota: None, expires: None };
 
     fn config(dir: &Path) -> Config {
         let file = dir.join("accounts.toml");

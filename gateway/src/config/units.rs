@@ -139,6 +139,59 @@ impl From<Rate> for String {
     }
 }
 
+/// An amount of bytes: `500MB`, `1.5TB`, `100GiB`, or a plain number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Scalar", into = "String")]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const KIB: f64 = 1024.0;
+        let units = [
+            ("tb", 1e12),
+            ("gb", 1e9),
+            ("mb", 1e6),
+            ("kb", 1e3),
+            ("tib", KIB * KIB * KIB * KIB),
+            ("gib", KIB * KIB * KIB),
+            ("mib", KIB * KIB),
+            ("kib", KIB),
+            ("b", 1.0),
+            ("", 1.0),
+        ];
+        scaled(&text.trim().to_ascii_lowercase(), &units)
+            .filter(|bytes| (1.0..=1e18).contains(bytes))
+            .map(|bytes| Self(bytes as u64))
+            .ok_or_else(|| format!("`{text}` is not an amount; write e.g. 500MB or 1.5TB"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n > 0 && n % 1_000_000_000 == 0 => write!(f, "{}GB", n / 1_000_000_000),
+            n if n > 0 && n % 1_000_000 == 0 => write!(f, "{}MB", n / 1_000_000),
+            n => write!(f, "{n}B"),
+        }
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
+    }
+}
+
+impl TryFrom<Scalar> for Size {
+    type Error = String;
+
+    fn try_from(scalar: Scalar) -> Result<Self, String> {
+        scalar.parse()
+    }
+}
+
 /// A length of time: `500ms`, `30s`, `2m`, `1h`, or a plain number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Scalar")]
@@ -240,6 +293,13 @@ mod tests {
         assert_eq!(Rate(2_500_000_000).to_string(), "2500mbit");
         assert!("0".parse::<Rate>().is_err());
         assert!("-5mbit".parse::<Rate>().is_err());
+        assert_eq!("1.5TB".parse(), Ok(Size(1_500_000_000_000)));
+        assert_eq!("2 gib".parse(), Ok(Size(2 << 30)));
+        assert_eq!(
+            (Size(100_000_000_000).to_string(), Size(7).to_string()),
+            ("100GB".into(), "7B".into())
+        );
+        assert!("0".parse::<Size>().is_err() && "-1GB".parse::<Size>().is_err());
         assert_eq!("2m".parse(), Ok(Span::secs(120)));
         assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
         assert!("NaN".parse::<Span>().is_err());

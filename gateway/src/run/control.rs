@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use bauta_masque_io::clock;
 use bauta_masque_io::tls::HotCertificate;
 use bauta_web::Site;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, interval, timeout};
 
 use super::{nonblocking, redirect, reload};
+use crate::accounts::{UsageFile, Used};
 use crate::admin;
 use crate::pool::LeaseFile;
-use crate::shared::{Everything, own_addresses};
+use crate::shared::{Everything, Shared, own_addresses};
 use crate::worker::{Message, SessionInfo};
 
 /// How often the accounts file and our addresses are looked at and changed leases are written.
@@ -28,6 +30,7 @@ pub(super) struct Control {
     pub(super) shared: Everything,
     pub(super) path: PathBuf,
     pub(super) leases: LeaseFile,
+    pub(super) usage: Usage,
     pub(super) hot: Arc<HotCertificate>,
     pub(super) tcp_site: watch::Sender<Site>,
     pub(super) ended: mpsc::Receiver<Result<()>>,
@@ -105,7 +108,7 @@ impl Control {
         }
     }
 
-    fn look_around(&self) {
+    fn look_around(&mut self) {
         let accounts = &self.shared.accounts;
         if accounts.changed() {
             match accounts.reload() {
@@ -115,6 +118,7 @@ impl Control {
         }
         self.shared.dialer.set_own(own_addresses());
         remember(&self.shared, &self.leases);
+        self.usage.tick(&self.shared);
     }
 
     /// Tells everybody to end, and waits a while.
@@ -127,6 +131,42 @@ impl Control {
                 tracing::warn!("a worker takes long to end");
             }
         }
+    }
+}
+
+/// What accounts use, written down now and then: a crash forgets [`USAGE_EVERY`] ticks at most.
+pub(super) struct Usage {
+    file: UsageFile,
+    written: Used,
+    ticks: u32,
+}
+
+/// Ticks from one writing to the next.
+const USAGE_EVERY: u32 = 10;
+
+impl Usage {
+    pub(super) fn new(file: UsageFile) -> Self {
+        Self { file, written: Used::default(), ticks: 0 }
+    }
+
+    fn tick(&mut self, shared: &Shared) {
+        self.ticks += 1;
+        if self.ticks >= USAGE_EVERY {
+            self.ticks = 0;
+            self.write(shared);
+        }
+    }
+
+    /// Writes it down if it changed.
+    pub(super) fn write(&mut self, shared: &Shared) {
+        let used = shared.accounts.used(clock::unix_time());
+        if used == self.written {
+            return;
+        }
+        if let Err(error) = self.file.write(&used) {
+            tracing::warn!(%error, "usage cannot be remembered; is state_dir writable?");
+        }
+        self.written = used;
     }
 }
 

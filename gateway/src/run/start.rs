@@ -150,7 +150,7 @@ pub(super) fn keys(config: &Config) -> Result<Keys> {
 
 /// Hands what has to be read or written later to the user the gateway becomes.
 pub(super) fn hand_over(config: &Config, user: &User) -> Result<()> {
-    for file in ["leases.json", "switches.json", "reset.key"] {
+    for file in ["leases.json", "switches.json", "reset.key", "usage.json"] {
         let path = config.state_dir.join(file);
         if path.exists() {
             privileges::hand_over(&path, user)?;

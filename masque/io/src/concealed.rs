@@ -105,7 +105,8 @@ mod tests {
             // As a real exporter: another context, another output.
             let mut out = self.0;
             for (i, byte) in context.iter().enumerate() {
-                out[i % EXPORTED] ^= byte.rotate_left(i as u32 / 48);
+                // Into what is signed.
+                out[i % 32] ^= byte.rotate_left(i as u32 / 32);
             }
             Some(out)
         }

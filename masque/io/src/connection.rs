@@ -15,7 +15,7 @@ use quiche::h3::{self, Header};
 
 use crate::buffers::{Buffers, DatagramBuf};
 use crate::cid::Cid;
-use crate::endpoint::ConnId;
+use crate::endpoint::{ConnId, Subnet};
 pub use event::{Closed, DatagramError, Event, StreamError};
 use outgoing::{Outgoing, Piece, Progress};
 
@@ -39,6 +39,10 @@ pub struct Connection {
     pub(crate) quic: Quic,
     pub(crate) cids: Vec<Cid>,
     pub(crate) deadline: Option<Instant>,
+    /// Whom a server counts it for.
+    pub(crate) source: Option<Subnet>,
+    /// A server counts its handshake as under way.
+    pub(crate) shaking: bool,
     h3: Option<h3::Connection>,
     outgoing: HashMap<u64, Outgoing, RandomState>,
     early: VecDeque<(u64, DatagramBuf)>,
@@ -60,6 +64,8 @@ impl Connection {
             quic,
             cids: Vec::new(),
             deadline: None,
+            source: None,
+            shaking: false,
             h3: None,
             outgoing: HashMap::default(),
             early: VecDeque::new(),

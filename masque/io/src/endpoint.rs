@@ -9,6 +9,8 @@
 //! 2. every connection touched that way tells the [`App`] what happened;
 //! 3. `flush` packs what the connections have to say into GSO trains (`transmit`), and arms timers.
 
+mod door;
+mod entry;
 mod receive;
 mod source;
 mod transmit;
@@ -27,6 +29,9 @@ use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::connection::{Connection, Event, Quic};
 use crate::steer;
 use crate::udp::{RecvBatch, UdpSocket};
+use door::Door;
+pub(crate) use door::Subnet;
+pub use door::{DoorLimits, DoorStats};
 pub use source::Source;
 use transmit::Train;
 
@@ -56,6 +61,8 @@ pub struct EndpointConfig {
     /// Key of the stateless-reset tokens (RFC 9000 section 10.3). Kept across restarts it lets
     /// peers notice at once that their connection is gone.
     pub reset_key: Option<[u8; 32]>,
+    /// What those may ask for who have no connection yet.
+    pub door: DoorLimits,
 }
 
 /// The AES-GCM confidentiality limit (RFC 9001 section 6.6), in packets.
@@ -71,6 +78,7 @@ impl Default for EndpointConfig {
             packet_limit: AEAD_PACKET_LIMIT,
             qlog_dir: None,
             reset_key: None,
+            door: DoorLimits::default(),
         }
     }
 }
@@ -131,6 +139,7 @@ pub struct Endpoint {
     batch: Option<Box<RecvBatch>>,
     train: Train,
     next_id: ConnId,
+    door: Door,
 }
 
 impl Endpoint {
@@ -162,6 +171,7 @@ impl Endpoint {
             local: socket.local_addr(),
             train: Train::new(socket.max_segments()),
             socket,
+            door: Door::new(config.door.clone(), crate::clock::now()),
             config,
             server,
             h3,
@@ -259,11 +269,13 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timeout`] is due.
     pub fn timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.door.timeout()).min()
     }
 
     /// Fires the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, app: &mut impl App) {
+        self.drop_overdue(now, app);
         while let Some(&(at, id)) = self.timers.first() {
             if at > now {
                 break;
@@ -349,6 +361,10 @@ impl Endpoint {
             }
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             conn.drive(&self.h3, app);
+            if conn.shaking && conn.is_established() {
+                conn.shaking = false;
+                self.door.settled();
+            }
             conn.enforce_packet_limit(self.config.packet_limit);
             blocked = !self.train.send_all(conn, &self.socket, self.server.is_some());
             if blocked {
@@ -421,12 +437,7 @@ impl Endpoint {
 
     fn remove(&mut self, id: ConnId, app: &mut impl App) {
         let Some(mut conn) = self.conns.remove(&id) else { return };
-        for cid in &conn.cids {
-            self.cids.remove(cid);
-        }
-        if let Some(at) = conn.deadline {
-            self.timers.remove(&(at, id));
-        }
+        self.unlist(&conn);
         let closed = conn.closed();
         app.event(&mut conn, Event::Closed(closed));
     }

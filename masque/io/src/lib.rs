@@ -25,6 +25,8 @@ pub const MAX_FIELD_SECTION: u64 = 64 * 1024;
 pub use buffers::{DatagramBuf, HEADROOM};
 pub use carrier::Carrier;
 pub use connection::{Closed, Connection, DatagramError, Event, StreamError};
-pub use endpoint::{App, ConnId, Endpoint, EndpointConfig, EndpointError, Foreign, Source};
+pub use endpoint::{
+    App, ConnId, DoorLimits, DoorStats, Endpoint, EndpointConfig, EndpointError, Foreign, Source,
+};
 pub use quiche::h3::{Header, NameValue};
 pub use quiche::{Config as QuicConfig, Stats as QuicStats};

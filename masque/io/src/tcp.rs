@@ -35,9 +35,13 @@ pub struct TcpLimits {
     /// Connections at once; more wait in the kernel's backlog. An HTTP/1.1 connection that was
     /// upgraded no longer counts.
     pub max_connections: usize,
+    /// Connections at once from one source, an IPv4 address or an IPv6 network of 64 bits; more are
+    /// closed as they come.
+    pub max_per_source: usize,
     /// Time for the TLS handshake.
     pub handshake_timeout: Duration,
-    /// Time for the head of a request on HTTP/1.1, which is also how long an idle one is kept.
+    /// Time for the head of a request on HTTP/1.1, which is also how long an idle one is kept; and
+    /// for the first request over HTTP/2, where pings find the dead ones later.
     pub header_timeout: Duration,
     /// Bytes of a request's head.
     pub max_header_bytes: u32,
@@ -62,6 +66,7 @@ impl Default for TcpLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_per_source: 2048,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             max_header_bytes: 64 << 10,

@@ -18,6 +18,8 @@ NAMES = (
     "growth",
     "stages",
     "ingress",
+    "strangers",
+    "flood",
 )
 
 

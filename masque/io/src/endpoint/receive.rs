@@ -7,7 +7,7 @@ use std::time::Instant;
 use quiche::{ConnectionId, RecvInfo, Type};
 use tracing::{debug, trace};
 
-use super::{App, ConnId, Endpoint, Foreign, largest_payload};
+use super::{App, ConnId, Endpoint, Foreign};
 use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::steer;
 use crate::udp::Transmit;
@@ -102,6 +102,7 @@ impl Endpoint {
             && error != quiche::Error::Done
         {
             trace!(conn = id, %error, "a packet was refused");
+            self.drop_garbage(id);
         }
         if self.heard.last() != Some(&id) {
             self.heard.push(id);
@@ -162,7 +163,10 @@ impl Endpoint {
         }
         self.server.as_ref()?;
         if !quiche::version_is_supported(header.version) {
-            if header.ty != Type::VersionNegotiation && payload.len() >= MIN_INITIAL {
+            if header.ty != Type::VersionNegotiation
+                && payload.len() >= MIN_INITIAL
+                && self.door.may_answer(crate::clock::now())
+            {
                 self.negotiate_version(&header.scid, &header.dcid, from, to);
             }
             return None;
@@ -177,26 +181,7 @@ impl Endpoint {
         if header.ty != Type::Initial || payload.len() < MIN_INITIAL {
             return None;
         }
-        if self.conns.len() >= self.config.max_connections {
-            debug!(limit = self.config.max_connections, "no room for another connection");
-            return None;
-        }
-        self.accept(dcid, from, to)
-    }
-
-    fn accept(&mut self, original: Cid, from: SocketAddr, to: SocketAddr) -> Option<ConnId> {
-        let scid = self.draw_cid();
-        let token = self.reset_token(&scid)?;
-        let config = self.server.as_mut()?;
-        config.set_stateless_reset_token(Some(token));
-        config.set_max_send_udp_payload_size(largest_payload(from));
-        match quiche::accept_with_buf_factory(&scid.to_quic(), None, to, from, config) {
-            Ok(quic) => Some(self.insert(quic, &[scid, original])),
-            Err(error) => {
-                debug!(%error, "a connection was not accepted");
-                None
-            }
-        }
+        self.admit(&header, dcid, from, to)
     }
 
     fn negotiate_version(
@@ -212,7 +197,7 @@ impl Endpoint {
         }
     }
 
-    fn send_plain(&self, contents: &[u8], dst: SocketAddr, src: SocketAddr) {
+    pub(super) fn send_plain(&self, contents: &[u8], dst: SocketAddr, src: SocketAddr) {
         let src = (!src.ip().is_unspecified()).then_some(src.ip());
         let _ = self.socket.try_send(&Transmit { dst, src, segment_size: None, contents });
     }

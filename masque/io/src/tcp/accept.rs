@@ -1,11 +1,12 @@
 //! The accept loop.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body::Body;
@@ -13,6 +14,8 @@ use nix::libc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+use crate::endpoint::Subnet;
 
 use super::{SelectTls, Service, TcpLimits, connection};
 
@@ -35,6 +38,7 @@ pub(super) async fn run<S, B>(
     let limits = Arc::new(limits);
     let room = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let (stop, stopped) = watch::channel(false);
+    let sources = Sources::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -48,10 +52,14 @@ pub(super) async fn run<S, B>(
             accepted = accepted => accepted,
         };
         while connections.try_join_next().is_some() {}
+        let Some(guest) = sources.enter(addr, limits.max_per_source) else {
+            tracing::debug!(%addr, "the source holds too many connections");
+            continue;
+        };
         let (tls, limits) = (tls.clone(), limits.clone());
         let (service, stopped) = (service.clone(), stopped.clone());
         connections.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, guest);
             connection::run(stream, addr, tls, &limits, service, stopped).await;
         });
     }
@@ -60,6 +68,41 @@ pub(super) async fn run<S, B>(
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain_timeout, drained).await.is_err() {
         tracing::debug!("connections were cut off at shutdown");
+    }
+}
+
+/// How many connections each source holds.
+#[derive(Clone, Default)]
+struct Sources(Arc<Mutex<HashMap<Subnet, usize>>>);
+
+impl Sources {
+    /// One more, unless the source has `limit`. It ends with the guard.
+    fn enter(&self, addr: SocketAddr, limit: usize) -> Option<Guest> {
+        let source = Subnet::of(addr);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(source).or_insert(0);
+        if *count >= limit.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { sources: self.clone(), source })
+    }
+}
+
+struct Guest {
+    sources: Sources,
+    source: Subnet,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut held = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.source);
+            }
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::Request;
 use http_body::Body;
@@ -87,7 +89,10 @@ async fn http<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (addr, version) = (peer.addr, peer.version);
+    let asked = Arc::new(AtomicBool::new(false));
+    let mark = asked.clone();
     let answer = service_fn(move |request: Request<Incoming>| {
+        mark.store(true, Relaxed);
         let answer = service(request, peer.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
@@ -115,11 +120,25 @@ async fn http<S, B>(
                 .keep_alive_interval(limits.ping_interval)
                 .keep_alive_timeout(limits.ping_timeout)
                 .serve_connection(stream, answer);
-            drive(connection, stopped, |c| c.graceful_shutdown()).await
+            let driven = drive(connection, stopped, |c| c.graceful_shutdown());
+            tokio::select! {
+                ended = driven => ended,
+                () = unasked(&asked, limits.header_timeout) => {
+                    return tracing::debug!(%addr, "no request over HTTP/2: too slow");
+                }
+            }
         }
     };
     if let Err(e) = ended {
         tracing::debug!(%addr, "connection: {e}");
+    }
+}
+
+/// Completes after `patience` if nothing was asked by then.
+async fn unasked(asked: &AtomicBool, patience: Duration) {
+    tokio::time::sleep(patience).await;
+    if asked.load(Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

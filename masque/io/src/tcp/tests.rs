@@ -283,3 +283,38 @@ async fn both_ends_export_the_same_and_another_connection_something_else() {
     assert_ne!(seen[0], seen[1]);
     assert_eq!(Exporter::none().export(b"context"), None);
 }
+
+#[tokio::test]
+async fn who_says_nothing_over_http_2_is_not_kept() {
+    let limits = TcpLimits { header_timeout: Duration::from_millis(300), ..TcpLimits::default() };
+    let site = Site::start(limits);
+    // One never speaks HTTP, one begins and never asks.
+    for opening in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = site.connect(&[b"h2"]).await.unwrap();
+        stream.write_all(opening).await.unwrap();
+        let mut rest = Vec::new();
+        let read = stream.read_to_end(&mut rest);
+        let ended = tokio::time::timeout(Duration::from_secs(20), read).await;
+        assert!(ended.is_ok(), "it is kept");
+    }
+    // Who has asked once stays.
+    let mut sender = site.http2().await;
+    let uri = format!("https://{HOST}/");
+    sender.send_request(request(Method::GET, &uri)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    sender.send_request(request(Method::GET, &uri)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_source_holds_so_many_connections_and_no_more() {
+    let site = Site::start(TcpLimits { max_per_source: 2, ..TcpLimits::default() });
+    let first = site.connect(&[b"h2"]).await.unwrap();
+    let _second = site.connect(&[b"h2"]).await.unwrap();
+    assert!(site.connect(&[b"h2"]).await.is_err(), "a third is taken");
+    drop(first);
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while site.connect(&[b"h2"]).await.is_err() {
+        assert!(tokio::time::Instant::now() < end, "the place is not given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
