@@ -67,6 +67,18 @@ listen = "{admin}"
 """
 
 
+# Where thousands of clients share one address, as they do on no network but a test's.
+CROWD = """
+[limits]
+free_handshakes = 1000000
+retry_above = 1000000
+handshakes = 1000000
+handshakes_per_second = 1000000
+source_per_second = 1000000
+source_connections = 1000000
+"""
+
+
 class Gateway:
     """A gateway, running and answering, with one account. `extra` is appended to its configuration: further tables."""
 
@@ -76,7 +88,7 @@ class Gateway:
         (self.folder / "state").mkdir(exist_ok=True)
         self.config = self.folder / "gateway.toml"
         config = CONFIG.format(admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions, flows=max(FLOWS, sessions))
-        self.config.write_text(config + extra)
+        self.config.write_text(config + extra + (CROWD if sessions > 16 else ""))
         self.program = programs() / "bauta-gateway"
         added = host.run([self.program, "--config", self.config, "user", "add", "guest", "--quiet"])
         link = re.search(r"bauta://\S+", added)

@@ -22,7 +22,7 @@ pub struct Limits {
     pub source_per_second: u32,
     /// Connections one source may hold, over QUIC a worker, over TCP in all.
     pub source_connections: u32,
-    /// Answers in a second that no connection stands behind: Retry, version negotiation, resets.
+    /// Answers in a second that no connection stands behind: Retry and version negotiation.
     pub answers_per_second: u32,
     /// TCP connections at once.
     pub tcp_connections: usize,

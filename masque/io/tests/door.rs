@@ -91,7 +91,7 @@ async fn play(server: &mut Side, client: &mut Side, done: impl Fn(&Side, &Side) 
 fn garbage(n: u64) -> Vec<u8> {
     let mut packet = vec![0xc3, 0, 0, 0, 1, 8];
     packet.extend(n.to_be_bytes());
-    packet.extend([8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0x44, 0x9e]);
+    packet.extend([8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0x44, 0x96]);
     packet.resize(1200, 0x5a);
     packet
 }
@@ -143,12 +143,15 @@ async fn an_unproven_address_is_sent_three_times_what_it_sent_and_its_handshake_
     let ear = Plain::bind("127.0.0.1:0").unwrap();
     let silent = Plain::bind("127.0.0.1:0").unwrap();
     ear.set_nonblocking(true).unwrap();
-    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut first = client(pin, silent.local_addr().unwrap(), 1);
     first.endpoint.flush(clock::now(), &mut first.seen);
     let mut packet = [0; 2000];
-    let (n, _) = silent.recv_from(&mut packet).unwrap();
-    ear.send_to(&packet[..n], server.endpoint.local_addr()).unwrap();
+    let mut said = 0;
+    while let Ok((n, _)) = silent.recv_from(&mut packet) {
+        ear.send_to(&packet[..n], server.endpoint.local_addr()).unwrap();
+        said += n;
+    }
     let end = clock::now() + PATIENCE;
     let mut heard = 0;
     while server.endpoint.door_stats().timed_out == 0 {
@@ -158,7 +161,7 @@ async fn an_unproven_address_is_sent_three_times_what_it_sent_and_its_handshake_
             heard += n;
         }
     }
-    assert!(heard > 0 && heard <= 3 * n, "{heard} bytes for {n}");
+    assert!(heard > said && heard <= 3 * said, "{heard} bytes for {said}");
     assert_eq!(server.endpoint.len(), 0);
     assert_eq!(server.seen.established, 0);
 }

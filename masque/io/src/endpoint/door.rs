@@ -33,7 +33,7 @@ pub struct DoorLimits {
     pub source_connections: u32,
     /// Time for a handshake.
     pub handshake_timeout: Duration,
-    /// Answers without a connection in a second: Retry, version negotiation, stateless resets.
+    /// Answers without a connection in a second: Retry and version negotiation.
     pub answers_per_second: u32,
 }
 

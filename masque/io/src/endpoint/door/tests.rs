@@ -70,7 +70,8 @@ fn one_source_does_not_take_the_place_of_others() {
         entry == Entry::Accept
     };
     assert_eq!((0..100).filter(|_| enter(&mut door, now, 1)).count(), 5);
-    assert!(enter(&mut door, now, 2), "another source");
+    // Two sources share a bucket by chance, once in some thousand times; not many do.
+    assert!((2..9).any(|last| enter(&mut door, now, last)), "other sources");
     let later = now + Duration::from_secs(60);
     assert_eq!((0..100).filter(|_| enter(&mut door, later, 1)).count(), 3, "no more than 8 held");
     door.left(Subnet::of(from(1)));
