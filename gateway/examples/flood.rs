@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket as Plain};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bauta_masque_io::DatagramBuf;
 use bauta_masque_io::tls::{ClientTls, Roots, TransportConfig, quic_client_config};
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
 use bauta_masque_io::{App, Connection, Endpoint, EndpointConfig, Event, cid, clock};
@@ -21,7 +22,7 @@ const BURST: u64 = 25;
 struct Deaf;
 
 impl App for Deaf {
-    fn datagram(&mut self, _: &mut Connection, _: u64, _: &mut [u8]) {}
+    fn datagram(&mut self, _: &mut Connection, _: u64, _: DatagramBuf) {}
     fn event(&mut self, _: &mut Connection, _: Event) {}
 }
 

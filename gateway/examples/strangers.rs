@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bauta_masque::concealed::{Credential, Origin};
+use bauta_masque_io::DatagramBuf;
 use bauta_masque_io::concealed::SigningKey;
 use bauta_masque_io::tls::{ClientTls, Roots, TransportConfig, quic_client_config};
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
@@ -38,7 +39,7 @@ struct Heard {
 }
 
 impl App for Heard {
-    fn datagram(&mut self, _: &mut Connection, _: u64, _: &mut [u8]) {}
+    fn datagram(&mut self, _: &mut Connection, _: u64, _: DatagramBuf) {}
 
     fn event(&mut self, conn: &mut Connection, event: Event) {
         match event {

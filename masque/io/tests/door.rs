@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, UdpSocket as Plain};
 use std::time::Duration;
 
+use bauta_masque_io::DatagramBuf;
 use bauta_masque_io::tls::{
     Certified, ClientTls, Roots, TicketKey, TransportConfig, quic_client_config, quic_server_config,
 };
@@ -21,7 +22,7 @@ struct Seen {
 }
 
 impl App for Seen {
-    fn datagram(&mut self, _: &mut Connection, _: u64, _: &mut [u8]) {}
+    fn datagram(&mut self, _: &mut Connection, _: u64, _: DatagramBuf) {}
 
     fn event(&mut self, _: &mut Connection, event: Event) {
         match event {
