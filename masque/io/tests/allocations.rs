@@ -1,6 +1,6 @@
 //! What the way of a packet allocates once it runs: nothing by our code; what quiche does is listed.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test says where and what")]
+#![expect(clippy::unwrap_used, reason = "a test says where and what")]
 
 mod road;
 
@@ -80,7 +80,7 @@ fn culprit(trace: &Backtrace) -> (&'static str, String) {
             let path = who.replace('-', "_") + "::";
             at.contains(&format!("/{who}-")) || function.trim_start_matches('<').starts_with(&path)
         };
-        if let Some(who) = WHO.into_iter().find(|who| is(&who)) {
+        if let Some(who) = WHO.into_iter().find(|who| is(who)) {
             return (who, function.to_owned());
         }
     }
