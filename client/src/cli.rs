@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{dial::Target, stage::exit};
+use crate::{config::PolicyName, dial::Target, interfaces::PathName, stage::exit};
 
 /// Puts this machine, or a single port of it, behind a Bauta gateway.
 #[derive(Debug, Parser)]
@@ -43,6 +43,13 @@ pub enum Command {
         /// Go to the background once the tunnel is up.
         #[arg(long)]
         detach: bool,
+        /// An interface that carries the tunnel, beside others if given again; `auto`: every one that leads to
+        /// the gateway, as they come and go. Without it the system's routes decide.
+        #[arg(long = "path", value_name = "INTERFACE", value_parser = path)]
+        paths: Vec<PathName>,
+        /// How packets are spread over the paths; `auto` by default.
+        #[arg(long, value_name = "POLICY")]
+        policy: Option<PolicyName>,
     },
     /// Take the tunnel down and restore everything, also after a crash.
     Down,
@@ -97,6 +104,10 @@ pub enum Protocol {
 
 fn name(text: &str) -> Result<String, String> {
     crate::config::check_name(text).map(|()| text.into())
+}
+
+fn path(text: &str) -> Result<PathName, String> {
+    text.to_string().try_into()
 }
 
 fn local(text: &str) -> Result<SocketAddr, String> {

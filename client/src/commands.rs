@@ -52,7 +52,9 @@ const POLL: Duration = Duration::from_millis(50);
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
     let sources = sources(&cli);
     match cli.command {
-        Command::Up { link, detach } => up(sources, cli.link_file.as_deref(), link, detach),
+        Command::Up { link, detach, paths, policy } => {
+            up(Sources { paths, policy, ..sources }, cli.link_file.as_deref(), link, detach)
+        }
         Command::Down => block_on(down(&sources)),
         Command::Status { json, watch } => block_on(status(&sources, json, watch)),
         Command::Forward { protocol, local, target } => {
@@ -97,6 +99,8 @@ fn sources(cli: &Cli) -> Sources {
         state_dir: cli.state_dir.clone(),
         link: None,
         key_file: cli.key_file.clone(),
+        paths: Vec::new(),
+        policy: None,
     }
 }
 

@@ -10,11 +10,13 @@ use std::{
     time::Duration,
 };
 
+use bauta_masque::bond::Policy;
 use bauta_masque::template::{DEFAULT_IP, DEFAULT_UDP, Template, TemplateError};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::{
+    interfaces::{PathName, Paths},
     key::{self, Credential},
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
@@ -102,7 +104,35 @@ pub struct File {
     keepalive: Option<Seconds>,
     transport: Transport,
     qlog: Option<PathBuf>,
+    resilience: Option<bool>,
+    paths: Vec<PathName>,
+    policy: Option<PolicyName>,
     proxy: Proxy,
+}
+
+/// How packets are spread over several paths.
+#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyName {
+    /// By what is measured, never worse than the better path.
+    Auto,
+    /// All paths carry packets.
+    Aggregate,
+    /// The best path carries packets, the others are kept warm.
+    Failover,
+    /// Every packet goes over the two best paths.
+    Redundant,
+}
+
+impl From<PolicyName> for Policy {
+    fn from(name: PolicyName) -> Policy {
+        match name {
+            PolicyName::Auto => Policy::Auto,
+            PolicyName::Aggregate => Policy::Aggregate,
+            PolicyName::Failover => Policy::Failover,
+            PolicyName::Redundant => Policy::Redundant,
+        }
+    }
 }
 
 /// The local proxies.
@@ -164,6 +194,12 @@ pub struct Settings {
     pub transport: Transport,
     /// Folder for qlog files.
     pub qlog: Option<PathBuf>,
+    /// Ask for rate control, repair of losses and several paths; otherwise RFC 9484 and nothing else.
+    pub resilience: bool,
+    /// The interfaces that carry the tunnel.
+    pub paths: Paths,
+    /// How packets are spread over them.
+    pub policy: Policy,
     /// The local proxies.
     pub proxy: Proxy,
 }
@@ -181,6 +217,10 @@ pub struct Sources {
     pub state_dir: Option<PathBuf>,
     /// `--key-file`, or `BAUTA_KEY_FILE`.
     pub key_file: Option<PathBuf>,
+    /// `--path`, instead of the file's.
+    pub paths: Vec<PathName>,
+    /// `--policy`, instead of the file's.
+    pub policy: Option<PolicyName>,
 }
 
 /// The folder for state when none is given.
@@ -203,6 +243,10 @@ impl Sources {
         if let Some(path) = &self.key_file {
             file.key_file = Some(path.clone());
         }
+        if !self.paths.is_empty() {
+            file.paths.clone_from(&self.paths);
+        }
+        file.policy = self.policy.or(file.policy);
         Ok(file)
     }
 
@@ -299,6 +343,11 @@ impl File {
                 "`ipv4` and `ipv6` are both off: nothing would go through the tunnel",
             ));
         }
+        let resilience = self.resilience.unwrap_or(true);
+        let paths = Paths::of(self.paths).map_err(|e| missing(&format!("`paths`: {e}")))?;
+        if paths != Paths::Routed && !resilience {
+            return Err(missing("`paths` needs `resilience = true`"));
+        }
         let mark = self.mark.map_or_else(|| mark_of(&name), |mark| mark.0);
         Ok(Settings {
             sni: link.sni.unwrap_or_else(|| link.server.host.clone()),
@@ -326,6 +375,9 @@ impl File {
             transport: self.transport,
             keepalive: Duration::from_secs(self.keepalive.map_or(15, |s| s.0)),
             qlog: self.qlog,
+            resilience,
+            paths,
+            policy: self.policy.map_or_else(Policy::default, Policy::from),
             proxy: self.proxy,
             name,
         })

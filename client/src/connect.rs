@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bauta_masque_io::{Closed, ConnId, Endpoint, QuicConfig};
+use bauta_masque_io::bonded::Connections;
+use bauta_masque_io::mark::MarkKey;
+use bauta_masque_io::{Closed, ConnId, Endpoint, QuicConfig, cid, clock, steer};
 
 use crate::stage::{Failure, Stage};
 
@@ -30,6 +32,23 @@ pub struct Connector {
     patience: Duration,
     deadline: Instant,
     failure: Option<Failure>,
+    mark: Option<Mark>,
+}
+
+/// What tells the gateway that a connection is to carry a tunnel (see [`bauta_masque_io::mark`]).
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// The token's.
+    pub key: MarkKey,
+    /// Which of how many workers of the gateway the connection is to reach, where that matters.
+    pub worker: Option<(usize, usize)>,
+}
+
+impl Mark {
+    fn draw(&self) -> [u8; steer::CID_LEN] {
+        let suits = |id: &[u8]| self.worker.is_none_or(|(n, of)| steer::worker_of(id, of) == n);
+        self.key.draw(clock::unix_time(), suits, cid::random)
+    }
 }
 
 impl Connector {
@@ -48,7 +67,14 @@ impl Connector {
             patience,
             deadline: now + patience,
             failure: None,
+            mark: None,
         }
+    }
+
+    /// The connections are to carry a tunnel.
+    #[must_use]
+    pub fn marked(self, mark: Option<Mark>) -> Connector {
+        Connector { mark, ..self }
     }
 
     /// When [`Connector::advance`] is due.
@@ -66,7 +92,13 @@ impl Connector {
         while now >= self.next
             && let Some(addr) = self.waiting.pop_front()
         {
-            match endpoint.connect(addr, &self.name, quic) {
+            let mark = self.mark.as_ref().map(Mark::draw);
+            match endpoint.connect_marked(
+                addr,
+                &self.name,
+                quic,
+                mark.as_ref().map(<[u8; 8]>::as_slice),
+            ) {
                 Ok(id) => {
                     self.live.push((id, addr));
                     self.next = now + STAGGER;
@@ -93,7 +125,7 @@ impl Connector {
     }
 
     /// `id` has won: the others are given up. Returns its address.
-    pub fn won(&mut self, id: ConnId, endpoint: &mut Endpoint) -> Option<SocketAddr> {
+    pub fn won(&mut self, id: ConnId, endpoint: &mut impl Connections) -> Option<SocketAddr> {
         self.abandon(endpoint, Some(id));
         self.waiting.clear();
         self.live.iter().find(|(live, _)| *live == id).map(|(_, addr)| *addr)
@@ -112,7 +144,7 @@ impl Connector {
     }
 
     /// Gives up all attempts but one.
-    pub fn abandon(&self, endpoint: &mut Endpoint, but: Option<ConnId>) {
+    pub fn abandon(&self, endpoint: &mut impl Connections, but: Option<ConnId>) {
         for &(id, _) in self.live.iter().filter(|(id, _)| Some(*id) != but) {
             if let Some(conn) = endpoint.get(id) {
                 conn.close(NO_ERROR, b"");
@@ -190,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_refused_certificate_is_not_hidden_by_a_silent_address() {
-        let now = bauta_masque_io::clock::now();
+        let now = clock::now();
         let mut connector = Connector::new(now, &[], "vpn.example", PATIENCE);
         connector.live =
             vec![(1, "192.0.2.1:443".parse().unwrap()), (2, "192.0.2.2:443".parse().unwrap())];

@@ -11,6 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bauta_masque::concealed::Origin;
 use bauta_masque_io::concealed::{Export, SigningKey};
+use bauta_masque_io::mark::MarkKey;
 use nix::unistd::geteuid;
 use thiserror::Error;
 
@@ -31,6 +32,15 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// What this credential's connections are marked with: of a token its hash, of a key the hash of
+    /// its public half, which besides us only the gateway knows.
+    pub fn mark(&self) -> MarkKey {
+        match self {
+            Credential::Bearer(token) => MarkKey::of_token(token.expose().as_bytes()),
+            Credential::Key(key) => MarkKey::of_public_key(key.public_key().as_ref()),
+        }
+    }
+
     /// The value of `authorization` for a request to `authority` on this connection. `None` where TLS has no exporter.
     pub fn authorization(&self, tls: &mut dyn Export, authority: &str) -> Option<String> {
         match self {

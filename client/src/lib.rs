@@ -23,6 +23,7 @@ pub mod dns;
 pub mod forward;
 pub mod headers;
 pub mod http_proxy;
+pub mod interfaces;
 pub mod key;
 pub mod killswitch;
 pub mod link;

@@ -31,15 +31,37 @@ pub fn marked_socket(settings: &Settings) -> Result<UdpSocket, Failure> {
     })
 }
 
+/// The same over one interface.
+pub fn bound_socket(settings: &Settings, device: Option<&str>) -> Result<UdpSocket, Failure> {
+    let device = device.map(Into::into);
+    let options = BindOptions { mark: Some(settings.mark), device, ..BindOptions::default() };
+    bind_with(&options).map_err(|e| {
+        Failure::new(Stage::Privileges, e, "`up` needs root, or CAP_NET_ADMIN in a container")
+    })
+}
+
 fn bind(mark: Option<u32>) -> io::Result<UdpSocket> {
-    let options = BindOptions { mark, ..BindOptions::default() };
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &options)
-        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), &options))
+    bind_with(&BindOptions { mark, ..BindOptions::default() })
+}
+
+fn bind_with(options: &BindOptions) -> io::Result<UdpSocket> {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), options)
+        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), options))
+}
+
+/// What connections that carry tunnels are made with.
+pub fn tunnel_config(settings: &Settings) -> Result<QuicConfig, Failure> {
+    let transport = TransportConfig::client();
+    make(settings, if settings.resilience { transport.tunnel() } else { transport })
 }
 
 /// What connections are made with. Reads the authorities: once at the start, not again.
 pub fn config(settings: &Settings) -> Result<QuicConfig, Failure> {
-    let tls = ClientTls { roots: roots(settings), transport: TransportConfig::client() };
+    make(settings, TransportConfig::client())
+}
+
+fn make(settings: &Settings, transport: TransportConfig) -> Result<QuicConfig, Failure> {
+    let tls = ClientTls { roots: roots(settings), transport };
     tls::quic_client_config(&tls).map_err(|e| {
         Failure::new(
             Stage::Certificate,

@@ -1,5 +1,7 @@
 //! What `bauta status` tells, as JSON and for people.
 
+mod paths;
+
 use std::{
     fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
@@ -8,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::net::Net;
+pub use paths::{Path, Repair};
 
 /// Where the tunnel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,12 @@ pub struct Status {
     pub reconnects: u64,
     /// Changes of the local address survived.
     pub migrations: u64,
+    /// The paths of the bond, if there is one.
+    #[serde(default)]
+    pub paths: Vec<Path>,
+    /// What its repair has done.
+    #[serde(default)]
+    pub repair: Option<Repair>,
     /// The last failure, if the tunnel is not up.
     pub failure: Option<String>,
 }
@@ -127,6 +136,12 @@ impl fmt::Display for Status {
         writeln!(f, "  carries       {kind}: {}", routes.trim_end())?;
         let guard = if self.kill_switch { "on" } else { "off" };
         writeln!(f, "  kill switch   {guard}; DNS {}; MTU {}", list(&self.dns), self.mtu)?;
+        for path in &self.paths {
+            writeln!(f, "  path          {path}")?;
+        }
+        if let Some(repair) = &self.repair {
+            writeln!(f, "  repair        {repair}")?;
+        }
         let t = &self.traffic;
         writeln!(f, "  sent          {} packets, {}", t.up_packets, bytes(t.up_bytes))?;
         writeln!(f, "  received      {} packets, {}", t.down_packets, bytes(t.down_bytes))?;

@@ -5,7 +5,10 @@
 //! old one is listened to for a while. Reconnecting is the same with no current one, and with the interface,
 //! routes, firewall and addresses left as they are, so that nothing leaks meanwhile.
 
+mod bonding;
+mod endpoints;
 mod fallback;
+mod legs;
 mod report;
 mod rise;
 mod session;
@@ -20,7 +23,7 @@ use std::{
 };
 
 use bauta_masque::datagram::H3_NO_ERROR;
-use bauta_masque_io::{Closed, ConnId, Endpoint, EndpointConfig, QuicConfig, clock};
+use bauta_masque_io::{Closed, ConnId, QuicConfig, clock};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -32,13 +35,16 @@ use crate::{
     config::Settings,
     connect::{Connector, explain},
     control::{self, Question},
+    interfaces::Paths,
     quic,
     stage::{Failure, Progress, Stage},
     state::{Folder, Held, Lease},
     status::Phase,
     watch,
 };
+use endpoints::Endpoints;
 use fallback::{Lanes, News};
+use legs::Leg;
 use session::Session;
 use sessions::{Note, Sessions};
 use start::{gateways, hold};
@@ -67,9 +73,15 @@ pub async fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<(),
 struct Tunnel<'a> {
     settings: &'a Settings,
     progress: &'a mut dyn Progress,
-    endpoint: Endpoint,
+    endpoint: Endpoints,
     lanes: Lanes,
     quic: QuicConfig,
+    /// The gateway knows no bonds: connections keep QUIC's own congestion control.
+    ordinary: bool,
+    /// Further paths.
+    legs: Vec<Leg>,
+    /// When a bond wants to be looked at.
+    bonds_due: Option<Instant>,
     sessions: Sessions,
     system: System<'a>,
     gateways: Vec<SocketAddr>,
@@ -117,23 +129,25 @@ impl<'a> Tunnel<'a> {
         progress: &'a mut dyn Progress,
     ) -> Result<Tunnel<'a>, Failure> {
         let now = clock::now();
-        let config = EndpointConfig {
-            packet_limit: settings.packet_limit,
-            qlog_dir: settings.qlog.clone(),
-            ..EndpointConfig::default()
-        };
-        let endpoint = Endpoint::client(quic::marked_socket(settings)?, config)
-            .map_err(|e| Failure::new(Stage::Handshake, e, "this is a fault of the client"))?;
+        let mut endpoint = Endpoints::new();
+        if settings.paths == Paths::Routed {
+            endpoint.add(settings, None)?;
+        }
+        let mut sessions = Sessions::new(now);
+        sessions.spread = settings.policy;
         let mut seed = [0; 8];
         // Without randomness the jitter is the same everywhere; nothing else depends on it.
         let _ = getrandom::fill(&mut seed);
-        Ok(Tunnel {
+        let mut tunnel = Tunnel {
             settings,
             progress,
             endpoint,
             lanes: Lanes::new(),
-            quic: quic::config(settings)?,
-            sessions: Sessions::new(now),
+            quic: quic::tunnel_config(settings)?,
+            ordinary: !settings.resilience,
+            legs: Vec::new(),
+            bonds_due: None,
+            sessions,
             system: System::new(settings, held)?,
             gateways,
             connector: None,
@@ -148,7 +162,11 @@ impl<'a> Tunnel<'a> {
             reconnects: 0,
             migrations: 0,
             failure: None,
-        })
+        };
+        if tunnel.is_multipath() {
+            tunnel.refresh_links(now)?;
+        }
+        Ok(tunnel)
     }
 
     async fn run(&mut self) -> Result<(), Failure> {
@@ -196,17 +214,28 @@ impl<'a> Tunnel<'a> {
             {
                 break;
             }
-            endpoint.flush(now, sessions);
+            self.pump(now);
+            self.endpoint.flush(now, &mut self.sessions);
         }
+        self.pump(now);
         self.flush_tun()?;
         self.act(now).await?;
         self.endpoint.flush(now, &mut self.sessions);
         self.flush_tun()?;
-        if !self.sessions.notes.is_empty() {
+        if !self.sessions.notes.is_empty() || self.sessions.soiled {
             self.act(now).await?;
+            self.pump(now);
             self.endpoint.flush(now, &mut self.sessions);
         }
         Ok(())
+    }
+
+    /// Lets the bonds do what they have to.
+    fn pump(&mut self, now: Instant) {
+        if self.sessions.soiled || self.bonds_due.is_some_and(|at| at <= now) {
+            self.sessions.soiled = false;
+            self.bonds_due = self.sessions.pump(&mut self.endpoint);
+        }
     }
 
     fn flush_tun(&mut self) -> Result<(), Failure> {
@@ -226,6 +255,8 @@ impl<'a> Tunnel<'a> {
         ]
         .into_iter()
         .flatten()
+        .chain(self.bonds_due)
+        .chain(self.legs_timeout())
         .fold(far, Instant::min);
         for session in &self.sessions.list {
             let rtt = self.endpoint.get(session.conn).map_or(Duration::ZERO, |c| c.rtt());
@@ -240,12 +271,16 @@ impl<'a> Tunnel<'a> {
         }
         self.advance(now).await?;
         self.watch(now)?;
+        self.advance_legs(now);
         self.connect(now)
     }
 
     async fn note(&mut self, note: Note, now: Instant) -> Result<(), Failure> {
         match note {
             Note::Established(id) => {
+                if self.leg_established(id) {
+                    return Ok(());
+                }
                 let Some(connector) = &mut self.connector else { return Ok(()) };
                 let Some(peer) = connector.won(id, &mut self.endpoint) else { return Ok(()) };
                 self.connector = None;
@@ -267,6 +302,9 @@ impl<'a> Tunnel<'a> {
                 }
             }
             Note::Settings(id) => {
+                if self.leg_settled(id, now) {
+                    return Ok(());
+                }
                 let Self { endpoint, sessions, .. } = self;
                 let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
                     return Ok(());
@@ -290,6 +328,25 @@ impl<'a> Tunnel<'a> {
                     self.apply(id).await?;
                 }
             }
+            Note::Ordinary(id) => {
+                debug!(conn = id, "the gateway knows no bonds; beginning anew without");
+                self.ordinary = true;
+                self.quic = quic::config(self.settings)?;
+                self.sessions.remove(id);
+                if let Some(conn) = self.endpoint.get(id) {
+                    conn.close(H3_NO_ERROR, b"");
+                    self.endpoint.touch(id);
+                }
+                self.retry = Some(now);
+            }
+            Note::Unbonded(id) => {
+                if self.sessions.current == Some(id) && self.retry.is_none() {
+                    self.retry = Some(now);
+                }
+            }
+            Note::Paths => {}
+            Note::MayJoin(id, stream) => self.join(id, stream, now),
+            Note::LegEnded(id, stream) => self.leg_ended(id, stream, now),
             Note::Migrated => debug!("the connection has migrated"),
             Note::Failed(id, failure) => self.lost(id, failure, now)?,
             Note::Closed(id, closed) => self.closed(id, &closed, now)?,
@@ -302,6 +359,7 @@ impl<'a> Tunnel<'a> {
         if let Some(connector) = &mut self.connector {
             connector.closed(id, closed, now);
         }
+        self.leg_closed(id, closed, now);
         let Some(session) = self.sessions.get(id) else { return Ok(()) };
         let failure = explain(closed, session.peer, &self.settings.sni);
         self.lost(id, failure, now)
@@ -311,6 +369,8 @@ impl<'a> Tunnel<'a> {
     fn lost(&mut self, id: ConnId, failure: Failure, now: Instant) -> Result<(), Failure> {
         let retired = self.sessions.get(id).is_some_and(|s| s.retired.is_some());
         let current = self.sessions.current == Some(id);
+        // Another connection of its bond may be ready to take over.
+        let heir = current && self.was_up && self.succeed(now) && self.is_connecting();
         self.sessions.remove(id);
         self.lanes.remove(id);
         if let Some(conn) = self.endpoint.get(id) {
@@ -327,7 +387,9 @@ impl<'a> Tunnel<'a> {
             (self.phase, self.since) = (Phase::Reconnecting, now);
             self.backoff.reset();
         }
-        self.again(&failure, now);
+        if !heir {
+            self.again(&failure, now);
+        }
         Ok(())
     }
 

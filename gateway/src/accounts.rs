@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bauta_masque_io::mark::{MarkKey, Marks};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -67,6 +68,8 @@ struct Book {
     /// By the first eight bytes of the hash of a token or key; the whole hash is compared
     /// afterwards.
     credentials: HashMap<u64, ([u8; 32], Arc<Account>)>,
+    /// One a token or key: by what its connections are told from visitors'.
+    marks: Vec<MarkKey>,
 }
 
 /// The live accounts: read without a lock by workers, replaced as a whole by a reload.
@@ -130,6 +133,7 @@ impl Accounts {
             });
             for hash in entry.hashes() {
                 book.credentials.insert(key(&hash), (hash, account.clone()));
+                book.marks.push(MarkKey::new(&hash));
             }
         }
         self.book.store(Arc::new(book));
@@ -159,6 +163,12 @@ impl Accounts {
         let good: bool = (expected.ct_eq(&hash) & same_name).into();
         let account = account.filter(|account| good && account.valid(now))?.clone();
         Some(Grant { account, credential: hash })
+    }
+
+    /// Whether a first destination connection id is the [mark](bauta_masque_io::mark) of a token,
+    /// and the first of its kind.
+    pub fn recognises(&self, dcid: &[u8], marks: &mut Marks, now: SystemTime) -> bool {
+        marks.admit(dcid, &self.book.load().marks, now)
     }
 
     /// Whether what was granted earlier still stands.

@@ -128,6 +128,9 @@ pub struct Tunnel {
     pub udp_template: String,
     /// Path template of CONNECT-IP (RFC 9484 §3).
     pub ip_template: String,
+    /// Whether CONNECT-IP sessions are offered rate control, repair of losses and several paths;
+    /// without it they are RFC 9484 and nothing else.
+    pub resilience: bool,
     /// Silence after which a UDP flow ends; at least two minutes (RFC 9298 §3.1).
     pub udp_idle: Span,
     /// Time for a name to resolve.
@@ -223,6 +226,7 @@ impl Default for Tunnel {
             client_to_client: false,
             udp_template: "/.well-known/masque/udp/{target_host}/{target_port}/".into(),
             ip_template: "/.well-known/masque/ip/{target}/{ipproto}/".into(),
+            resilience: true,
             udp_idle: Span::secs(180),
             dns_timeout: Span::secs(5),
             connect_timeout: Span::secs(10),

@@ -3,6 +3,8 @@
 //! Each worker owns one [`Counters`] and is its only writer, so an increment is a plain load and
 //! store that any thread may read. Nothing here names an account or an address.
 
+mod bond;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -151,6 +153,8 @@ pub struct Counters {
     pub rings: Count,
     /// Their frames, by [`Frames`], set from their own count once a second.
     pub frames: [Count; Frames::LABELS.len()],
+    /// What the bonds of CONNECT-IP sessions did.
+    pub bond: bond::BondCounters,
 }
 
 impl Counters {
@@ -281,7 +285,8 @@ impl Collector for Metrics {
         let frames = |i: usize| self.sum(|c| c.frames[i].get());
         let rows: Vec<_> =
             Frames::LABELS.iter().enumerate().map(|(i, fate)| (*fate, frames(i))).collect();
-        self.family(e, ("xdp_frames", "Frames in receive rings"), true, "fate", &rows)
+        self.family(e, ("xdp_frames", "Frames in receive rings"), true, "fate", &rows)?;
+        self.bonds(e)
     }
 }
 

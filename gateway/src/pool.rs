@@ -210,6 +210,13 @@ impl Pool {
         true
     }
 
+    /// Hands a lease on within one session, from one of its streams to another.
+    pub fn rehold(&mut self, slot: Slot, from: Holder, to: Holder) {
+        if let Some(lease) = self.leases.get_mut(&slot).filter(|l| l.holder == Some(from)) {
+            lease.holder = Some(to);
+        }
+    }
+
     /// Leases held now.
     pub fn held(&self) -> usize {
         self.leases.values().filter(|lease| lease.holder.is_some()).count()

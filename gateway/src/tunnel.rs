@@ -4,6 +4,7 @@ pub(crate) mod ip;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
+use bauta_masque::bond::field::Offer;
 use bauta_masque::datagram::H3_NO_ERROR;
 use bauta_masque::proxy_status::ProxyStatus;
 use bauta_masque::request::{Ask, Target};
@@ -64,6 +65,8 @@ pub(crate) struct Opening {
     pub(crate) owner: Owner,
     /// The peer has nothing more to send.
     pub(crate) ended: bool,
+    /// The bond the client offers.
+    pub(crate) offer: Option<Offer>,
     early: Vec<Bytes>,
     early_bytes: usize,
     _task: Task,
@@ -83,7 +86,7 @@ impl Opening {
             let ready = open(ask, &shared).await;
             let _ = told.send((key, What::Ready(Box::new(ready))));
         });
-        Self { owner, ended, early: Vec::new(), early_bytes: 0, _task: task }
+        Self { owner, ended, offer: None, early: Vec::new(), early_bytes: 0, _task: task }
     }
 
     /// Keeps a datagram that came before its tunnel was open; `false` if there is no room.

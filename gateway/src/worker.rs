@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bauta_masque_io::mark::Marks;
 use bauta_masque_io::tcp::road::is_road;
 use bauta_masque_io::tls::{Certified, TicketKey};
 use bauta_masque_io::tun::{TunBatch, TunQueue};
@@ -185,7 +186,8 @@ impl Worker {
     fn new(parts: Parts) -> anyhow::Result<Self> {
         let shared = parts.shared;
         let config = &shared.config;
-        let quic = ctx::quic_config(&parts.certificate, &parts.keys.tickets)?;
+        let (quic, tunnels) =
+            ctx::quic_configs(&parts.certificate, &parts.keys.tickets, config.tunnel.resilience)?;
         let endpoint = EndpointConfig {
             worker: parts.id,
             workers: shared.workers.len(),
@@ -193,10 +195,17 @@ impl Worker {
             max_connections: config.max_connections,
             packet_limit: config.packet_limit,
             qlog_dir: config.log.qlog.clone(),
+            first_id: 0,
             reset_key: Some(parts.keys.reset),
             door: config.limits.door(),
         };
-        let endpoint = Endpoint::server(UdpSocket::from_std(parts.socket)?, quic, endpoint)?;
+        let mut endpoint = Endpoint::server(UdpSocket::from_std(parts.socket)?, quic, endpoint)?;
+        if let Some(quic) = tunnels {
+            let (shared, mut marks) = (shared.clone(), Marks::default());
+            endpoint.set_tunnel_config(quic, move |dcid| {
+                shared.accounts.recognises(dcid, &mut marks, clock::unix_time())
+            });
+        }
         let (told, what, hungry) = Told::new();
         let ctx = Ctx::new(parts.id, shared, parts.site, parts.tun, told);
         let rings = Rings::new(parts.rings)?;
@@ -301,7 +310,12 @@ impl Worker {
         for key in self.streams.ctx.up.take_broken() {
             self.with(key, |streams, conn| streams.withdraw(conn, key.1));
         }
+        self.streams.pump(&mut self.endpoint);
         self.endpoint.flush(now, &mut self.streams);
+        if !self.streams.ctx.bonds.dirty.is_empty() {
+            self.streams.pump(&mut self.endpoint);
+            self.endpoint.flush(now, &mut self.streams);
+        }
         self.streams.ctx.flush_tun();
     }
 
@@ -338,8 +352,9 @@ impl Worker {
             Message::Road(id, Carried(up)) => self.road(id, up),
             Message::Retire(holder) => self.streams.retire((holder.conn, holder.stream)),
             Message::Certificate(certificate) => {
-                match ctx::quic_config(&certificate, &self.tickets) {
-                    Ok(quic) => self.endpoint.set_server_config(quic),
+                let resilience = self.streams.ctx.shared.config.tunnel.resilience;
+                match ctx::quic_configs(&certificate, &self.tickets, resilience) {
+                    Ok((quic, tunnels)) => self.endpoint.set_server_config(quic, tunnels),
                     Err(error) => {
                         tracing::error!(%error, "the new certificate is of no use to QUIC");
                     }

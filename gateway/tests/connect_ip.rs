@@ -11,6 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use bauta_masque::address::Prefix;
+use bauta_masque::bond::capsules::{self, BondCapsule, CloseCode, Token};
+use bauta_masque::capsule::{Capsule, CapsuleParser, KNOWN_BONDED_IP};
 use bauta_masque::checksum;
 use bauta_masque::connect_ip::{Config, ConnectIp, Event};
 use bauta_masque_io::clock;
@@ -289,5 +291,94 @@ fn rules_and_switches_are_gone_afterwards_also_after_a_crash() {
         assert!(!tables().contains("bauta"), "{}", tables());
         let links = Command::new("ip").arg("link").output().unwrap();
         assert!(!String::from_utf8_lossy(&links.stdout).contains("bautat0"));
+    });
+}
+
+/// Asks for CONNECT-IP with a bond, says `first` on the stream, and returns the answer's field.
+async fn bonded(client: &mut Client, token: &str, offer: &str, first: Vec<u8>) -> (u64, String) {
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "connect-ip"),
+        (":scheme", "https"),
+        (":authority", "site.test"),
+        (":path", "/.well-known/masque/ip/*/*/"),
+        ("capsule-protocol", "?1"),
+        ("authorization", &format!("Bearer {token}")),
+        ("bauta-bond", offer),
+    ];
+    let stream = client.request(&fields, false);
+    client.conn().send_body(stream, first.into(), false);
+    client.until(|heard| heard.heads.contains_key(&stream)).await;
+    assert_eq!(client.heard.status(stream), Some("200"));
+    (stream, client.heard.field(stream, "bauta-bond").unwrap_or_default().to_owned())
+}
+
+/// Waits for a bond's capsule of this kind and returns it.
+async fn capsule(client: &mut Client, stream: u64, kind: u64) -> BondCapsule {
+    let find = |body: &[u8]| {
+        let mut found = None;
+        let mut each = |c: Capsule<'_>| {
+            if c.kind == kind {
+                found = Some(capsules::parse(c.kind, c.value).unwrap());
+            }
+        };
+        CapsuleParser::new(KNOWN_BONDED_IP).push(body, &mut each).unwrap();
+        found
+    };
+    client.until(|heard| find(heard.body(stream)).is_some()).await;
+    find(client.heard.body(stream)).unwrap()
+}
+
+fn join(token: Token, path: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    capsules::encode(&BondCapsule::Join { token, path }, &mut out);
+    out
+}
+
+#[test]
+fn only_a_fresh_token_lets_a_connection_join_and_only_once() {
+    in_a_world("only_a_fresh_token_lets_a_connection_join_and_only_once", async || {
+        let gateway = Gateway::start_with(&format!("{TUNNEL}\n"));
+        let mut first = gateway.connect().await;
+        let (stream, answer) =
+            bonded(&mut first, &gateway.token, "v=1, ctx=2, paths=2, slc", Vec::new()).await;
+        assert!(answer.contains("ctx=2") && answer.contains("paths=2"), "{answer}");
+        let given = capsule(&mut first, stream, capsules::BOND_TOKEN).await;
+        let BondCapsule::Token(token) = given else { panic!("{given:?}") };
+        let offer = "v=1, ctx=2, paths=2, slc, join";
+        for (token, path) in [(Token([7; 16]), 1), (Token([0; 16]), 0)] {
+            let mut other = gateway.connect_beside(&mut first).await;
+            let (stream, _) = bonded(&mut other, &gateway.token, offer, join(token, path)).await;
+            let closed = capsule(&mut other, stream, capsules::BOND_CLOSE).await;
+            assert_eq!(closed, BondCapsule::Close(CloseCode::BadToken));
+            other.until(|heard| heard.finished.contains(&stream)).await;
+        }
+        let mut second = gateway.connect_beside(&mut first).await;
+        let (joined, _) = bonded(&mut second, &gateway.token, offer, join(token, 1)).await;
+        let mut third = gateway.connect_beside(&mut first).await;
+        let (again, _) = bonded(&mut third, &gateway.token, offer, join(token, 1)).await;
+        let closed = capsule(&mut third, again, capsules::BOND_CLOSE).await;
+        assert_eq!(closed, BondCapsule::Close(CloseCode::BadToken));
+        assert!(!second.heard.finished.contains(&joined));
+        let metrics = gateway.admin("/metrics");
+        assert!(metrics.contains("bauta_bond_joins_total{as=\"joined\"} 1\n"), "{metrics}");
+        assert!(metrics.contains("bauta_tunnels{kind=\"connect-ip\"} 1\n"), "{metrics}");
+        // And a capsule that is none ends the stream, not the tunnel.
+        let mut fourth = gateway.connect_beside(&mut first).await;
+        let bad = [&join(token, 1)[..4], &[1, 2, 3]].concat();
+        let (stream, _) = bonded(&mut fourth, &gateway.token, offer, bad).await;
+        fourth.run(SECOND, |heard| heard.resets.contains_key(&stream)).await;
+        assert!(gateway.admin("/metrics").contains("bauta_tunnels{kind=\"connect-ip\"} 1\n"));
+    });
+}
+
+#[test]
+fn a_gateway_that_offers_none_does_not_speak_of_bonds() {
+    in_a_world("a_gateway_that_offers_none_does_not_speak_of_bonds", async || {
+        let gateway = Gateway::start_with(&format!("{TUNNEL}\nresilience = false"));
+        let mut client = gateway.connect().await;
+        let (_, answer) =
+            bonded(&mut client, &gateway.token, "v=1, ctx=2, paths=2, slc", Vec::new()).await;
+        assert_eq!(answer, "");
     });
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bauta_masque::request::CONNECT_IP;
 use bauta_masque_io::{
-    Carrier, ConnId, Endpoint,
+    Carrier, ConnId,
     tcp::{
         Version,
         client::{Answer, Dialled, TunnelRequest, TunnelStream},
@@ -22,7 +22,7 @@ use bauta_masque_io::{
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Tunnel, session::Session};
+use super::{Tunnel, endpoints::Endpoints, session::Session};
 use crate::{
     config::Settings,
     headers,
@@ -140,7 +140,7 @@ impl Lanes {
 
 /// Whatever carries a session. The endpoint's connections and the lanes have numbers of their own.
 pub(super) fn link<'a>(
-    endpoint: &'a mut Endpoint,
+    endpoint: &'a mut Endpoints,
     lanes: &'a mut Lanes,
     id: ConnId,
 ) -> Option<&'a mut dyn Carrier> {

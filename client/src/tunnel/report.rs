@@ -5,7 +5,8 @@ use std::time::Instant;
 use bauta_masque_io::tcp::Version;
 
 use super::Tunnel;
-use crate::status::Status;
+use super::endpoints::{Link, link_of};
+use crate::status::{Path, Repair, Status};
 
 impl Tunnel<'_> {
     /// A snapshot for `bauta status`.
@@ -13,7 +14,6 @@ impl Tunnel<'_> {
         let applied = self.system.applied().cloned();
         let current = self.sessions.current;
         let peer = self.sessions.current().map(|s| s.peer);
-        let conn = current.and_then(|id| self.endpoint.get(id));
         let mut status = Status {
             name: self.settings.name.clone(),
             pid: std::process::id(),
@@ -45,7 +45,16 @@ impl Tunnel<'_> {
             }
             .into();
         }
-        if let Some(conn) = conn {
+        if let Some(layer) = self.sessions.current().and_then(|s| s.layer.as_ref()) {
+            for member in layer.bonded.members() {
+                let link = self.endpoint.links().iter().find(|l| l.id == link_of(member.conn));
+                let name = link.map_or("gone", Link::name);
+                let report = layer.bonded.bond.path_report(member.path);
+                status.paths.extend(report.map(|r| Path::new(member.path, name, &r)));
+            }
+            status.repair = Some(Repair::from(&layer.bonded.bond.report()));
+        }
+        if let Some(conn) = current.and_then(|id| self.endpoint.get(id)) {
             status.carriage = "HTTP/3".into();
             status.rtt_ms = conn.rtt().as_secs_f64() * 1e3;
             status.packets_protected = conn.packets_protected();

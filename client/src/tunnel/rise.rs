@@ -6,6 +6,7 @@ use bauta_masque::datagram::H3_NO_ERROR;
 use bauta_masque_io::{ConnId, tcp::road::is_road};
 use tracing::{info, warn};
 
+use super::endpoints::link_of;
 use super::fallback::{COMEBACK, link};
 use super::session::MIN_IPV6;
 use super::system::Wanted;
@@ -94,6 +95,9 @@ impl Tunnel<'_> {
             self.progress.done(Stage::ConnectIp, format_args!("by {}", self.settings.server));
         }
         self.apply(id).await?;
+        if !is_road(id) {
+            self.endpoint.set_main(link_of(id));
+        }
         let old = self.sessions.current.replace(id);
         match old.and_then(|old| self.sessions.get(old)) {
             Some(old) => {

@@ -5,13 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::bonding::{self, Layer};
+use bauta_masque::bond::field::{self, Offer};
 use bauta_masque::{
     address::{AssignedAddress, Prefix},
     connect_ip::{Config, ConnectIp, Event},
     dns::DnsConfig,
     route::IpRange,
 };
-use bauta_masque_io::{Carrier, ConnId, Connection, StreamError, tcp::road::is_road};
+use bauta_masque_io::{Carrier, ConnId, Connection, Header, StreamError, tcp::road::is_road};
 
 use crate::{
     config::Settings,
@@ -76,6 +78,12 @@ pub(super) struct Session {
     pub(super) datagrams: bool,
     /// Carried by TCP, which looks after itself.
     over_tcp: bool,
+    /// The bond that was offered.
+    pub(super) offer: Option<Offer>,
+    /// The bond that was agreed upon.
+    pub(super) layer: Option<Box<Layer>>,
+    /// The longest packet it takes, bytes.
+    pub(super) max_packet: usize,
     asked_v4: bool,
     asked_v6: bool,
     answered: (bool, bool),
@@ -92,7 +100,8 @@ impl Session {
         settings: &Settings,
     ) -> Session {
         // The kernel has taken a hop off what it forwards into the interface.
-        let config = Config { decrement_ttl: false, ..Config::client() };
+        let offer = bonding::offer(settings, false);
+        let config = Config { decrement_ttl: false, bond: offer.is_some(), ..Config::client() };
         Session {
             conn,
             peer,
@@ -105,6 +114,9 @@ impl Session {
             leaving: false,
             datagrams: false,
             over_tcp: is_road(conn),
+            offer,
+            layer: None,
+            max_packet: 0,
             asked_v4: false,
             asked_v6: false,
             answered: (false, false),
@@ -142,7 +154,10 @@ impl Session {
         lease: Lease,
         now: Instant,
     ) -> Result<(), Failure> {
-        let list = headers::connect_ip(settings, conn);
+        let mut list = headers::connect_ip(settings, conn);
+        if let Some(offer) = self.offer {
+            list.push(Header::new(field::NAME.as_bytes(), offer.serialize().as_bytes()));
+        }
         let stream = conn.request(&list, false).map_err(|e| match e {
             StreamError::Blocked => Failure::new(
                 Stage::ConnectIp,
@@ -303,8 +318,16 @@ impl Session {
     /// The largest packet that fits, bytes.
     pub(super) fn mtu(&self, conn: &(impl Carrier + ?Sized)) -> u16 {
         let stream = self.stream.unwrap_or(0);
+        if self.max_packet > 0 {
+            return u16::try_from(self.max_packet).unwrap_or(u16::MAX);
+        }
+        // What the bond may add, until it is known whether there is one.
+        let undecided = self.offer.is_some() && self.step < Step::Accepted;
+        let reserve = 1 + if undecided { bauta_masque::bond::OVERHEAD } else { 0 };
         match conn.max_datagram_payload(stream) {
-            Some(max) if self.datagrams => u16::try_from(max.saturating_sub(1)).unwrap_or(u16::MAX),
+            Some(max) if self.datagrams => {
+                u16::try_from(max.saturating_sub(reserve)).unwrap_or(u16::MAX)
+            }
             _ => CAPSULE_MTU,
         }
     }

@@ -3,18 +3,21 @@
 use std::{io, time::Instant};
 
 use bauta_masque::{
-    capsule,
+    bond::{Policy as Spread, capsules},
+    capsule::{self, CapsuleParser, KNOWN_BONDED_IP},
     connect_ip::{DropReason, Event as IpEvent, Verdict},
     datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
     filter::Policy,
     fragment,
 };
 use bauta_masque_io::{
-    App, Carrier, Closed, ConnId, Connection, DatagramBuf, DatagramError, Endpoint, Event,
+    App, Carrier, Closed, ConnId, Connection, DatagramBuf, DatagramError, Event,
     connection::HIGH_WATER,
     tun::{TunBatch, TunQueue},
 };
 
+use super::bonding;
+use super::endpoints::Endpoints;
 use super::{fallback::Lanes, session::Session};
 use crate::{
     headers,
@@ -41,6 +44,29 @@ pub(super) enum Note {
     /// The session is over, its connection may live.
     Failed(ConnId, Failure),
     Closed(ConnId, Closed),
+    /// A session was accepted without a bond, on a connection whose rate nobody controls then.
+    Ordinary(ConnId),
+    /// Its bond is closed.
+    Unbonded(ConnId),
+    /// What is known of the paths has changed.
+    Paths,
+    /// A request to join was granted.
+    MayJoin(ConnId, u64),
+    /// It was not, or its stream is over.
+    LegEnded(ConnId, u64),
+}
+
+/// A stream that is to join a bond, or has.
+pub(super) struct Joining {
+    pub(super) conn: ConnId,
+    pub(super) stream: u64,
+    parser: CapsuleParser,
+}
+
+impl Joining {
+    pub(super) fn new(conn: ConnId, stream: u64) -> Joining {
+        Joining { conn, stream, parser: CapsuleParser::new(KNOWN_BONDED_IP) }
+    }
 }
 
 /// All sessions: one that sends, others that come or go.
@@ -52,7 +78,12 @@ pub(super) struct Sessions {
     pub(super) tun: Option<TunQueue>,
     pub(super) traffic: Traffic,
     pub(super) notes: Vec<Note>,
-    policy: Policy,
+    pub(super) joining: Vec<Joining>,
+    /// How packets are spread over paths.
+    pub(super) spread: Spread,
+    /// A bond may have something to send.
+    pub(super) soiled: bool,
+    pub(super) policy: Policy,
     batch: TunBatch,
     chunk: Box<[u8]>,
 }
@@ -66,6 +97,9 @@ impl Sessions {
             tun: None,
             traffic: Traffic::default(),
             notes: Vec::new(),
+            joining: Vec::new(),
+            spread: Spread::default(),
+            soiled: false,
             policy: Policy::default(),
             batch: TunBatch::new(),
             chunk: vec![0; CHUNK].into(),
@@ -88,13 +122,16 @@ impl Sessions {
     }
 
     /// Whether the current connection takes packets; without one they wait in the interface.
-    pub(super) fn may_send(&self, endpoint: &mut Endpoint, lanes: &mut Lanes) -> bool {
+    pub(super) fn may_send(&self, endpoint: &mut Endpoints, lanes: &mut Lanes) -> bool {
         let Some(session) = self.current() else { return false };
         if let Some(lane) = lanes.get(session.conn) {
             return lane.road.queued(0) < HIGH_WATER;
         }
         let Some(conn) = endpoint.get(session.conn) else { return false };
         let queued = session.stream.map_or(0, |stream| conn.queued(stream));
+        if !session.is_bypassed() {
+            return session.bond_has_room();
+        }
         conn.datagrams_queued() < MAX_QUEUED && queued < HIGH_WATER
     }
 
@@ -102,7 +139,7 @@ impl Sessions {
     /// gone.
     pub(super) fn send_batch(
         &mut self,
-        endpoint: &mut Endpoint,
+        endpoint: &mut Endpoints,
         lanes: &mut Lanes,
     ) -> io::Result<bool> {
         let (Some(id), Some(tun)) = (self.current, self.tun.as_mut()) else { return Ok(false) };
@@ -138,9 +175,16 @@ impl Sessions {
             }
         }
         road.session.liveness.sent(self.now);
+        self.soiled = true;
     }
 
-    fn arrived(&mut self, conn: &mut impl Carrier, mut payload: DatagramBuf) {
+    fn arrived(&mut self, conn: &mut impl Carrier, stream: u64, mut payload: DatagramBuf) {
+        if let Some(at) = self.index_of(conn.id(), stream)
+            && self.list[at].layer.is_some()
+        {
+            self.soiled = true;
+            return self.take_bonded(at, conn.id(), stream, payload.bytes_mut());
+        }
         let Self { now, list, tun, traffic, policy, .. } = self;
         let Some(session) = list.iter_mut().find(|s| s.conn == conn.id()) else { return };
         match session.ip.handle_datagram(*now, payload.bytes_mut(), policy) {
@@ -168,6 +212,9 @@ impl Sessions {
     }
 
     pub(super) fn data(&mut self, conn: &mut impl Carrier, stream: u64) {
+        if self.joining.iter().any(|j| (j.conn, j.stream) == (conn.id(), stream)) {
+            return self.joined_data(conn, stream);
+        }
         loop {
             let n = conn.recv_body(stream, &mut self.chunk);
             if n == 0 {
@@ -201,7 +248,12 @@ impl Sessions {
         let id = conn.id();
         while let Some(event) = self.get(id).and_then(|s| s.ip.poll_event()) {
             if let IpEvent::DatagramCapsule(payload) = event {
-                self.arrived(conn, DatagramBuf::copy_of(&payload));
+                let stream = self.get(id).and_then(|s| s.stream).unwrap_or(0);
+                self.arrived(conn, stream, DatagramBuf::copy_of(&payload));
+                continue;
+            }
+            if let IpEvent::Bond { kind, value } = event {
+                self.bond_capsule(conn, kind, &value);
                 continue;
             }
             let now = self.now;
@@ -214,15 +266,82 @@ impl Sessions {
         }
     }
 
+    /// Capsules on a stream that is to join a bond, or has.
+    fn joined_data(&mut self, conn: &mut impl Carrier, stream: u64) {
+        let id = conn.id();
+        loop {
+            let n = conn.recv_body(stream, &mut self.chunk);
+            let joining = self.joining.iter_mut().find(|j| (j.conn, j.stream) == (id, stream));
+            let Some(joining) = joining.filter(|_| n > 0) else { return };
+            let mut found = Vec::new();
+            let mut each = |capsule: capsule::Capsule<'_>| {
+                if capsules::TYPES.contains(&capsule.kind) {
+                    found.push((capsule.kind, capsule.value.to_vec()));
+                }
+            };
+            let mut fine = joining.parser.push(&self.chunk[..n], &mut each).is_ok();
+            for (kind, value) in found {
+                if let Ok(capsules::BondCapsule::Close(_)) = capsules::parse(kind, &value) {
+                    fine = false;
+                }
+                let Some(at) = self.index_of(id, stream).filter(|_| fine) else { continue };
+                let Some(layer) = &mut self.list[at].layer else { continue };
+                let path = layer.bonded.path_of(id, stream).unwrap_or_default();
+                fine = layer.bonded.bond.handle_capsule(self.now, path, kind, &value).is_ok();
+                self.soiled = true;
+            }
+            if !fine {
+                conn.reset(stream, H3_REQUEST_CANCELLED);
+                conn.stop(stream, H3_REQUEST_CANCELLED);
+                return self.notes.push(Note::LegEnded(id, stream));
+            }
+        }
+    }
+
+    fn bond_capsule(&mut self, conn: &mut impl Carrier, kind: u64, value: &[u8]) {
+        let (id, now) = (conn.id(), self.now);
+        let Some(layer) = self.get(id).and_then(|s| s.layer.as_mut()) else { return };
+        let taken = layer.bonded.bond.handle_capsule(now, 0, kind, value);
+        self.soiled = true;
+        if let Err(e) = taken {
+            let failure = Failure::new(
+                Stage::ConnectIp,
+                format_args!("the gateway breaks the protocol: {e}"),
+                "update the client or the gateway, or set `resilience = false`",
+            );
+            self.notes.push(Note::Failed(id, failure));
+        }
+    }
+
     fn answered(&mut self, conn: &mut Connection, stream: u64, list: &[bauta_masque_io::Header]) {
         let now = self.now;
         let status = headers::status(list);
+        if self.joining.iter().any(|j| (j.conn, j.stream) == (conn.id(), stream)) {
+            match status {
+                100..=199 => {}
+                200..=299 => self.notes.push(Note::MayJoin(conn.id(), stream)),
+                _ => self.notes.push(Note::LegEnded(conn.id(), stream)),
+            }
+            return;
+        }
+        let spread = self.spread;
         let Some(session) = self.get(conn.id()).filter(|s| s.stream == Some(stream)) else {
             return;
         };
         match status {
             100..=199 => {}
-            200..=299 => session.accepted(now),
+            200..=299 => {
+                session.accepted(now);
+                let agreed = session.offer.and_then(|offer| bonding::agreed(&offer, list));
+                match agreed {
+                    Some(agreed) if session.datagrams => {
+                        session.bond(conn, agreed, spread, now);
+                        self.soiled = true;
+                    }
+                    _ if conn.is_without_window() => self.notes.push(Note::Ordinary(conn.id())),
+                    _ => {}
+                }
+            }
             _ => {
                 let failure = Failure::status(status, headers::field(list, "proxy-status"));
                 conn.reset(stream, H3_REQUEST_CANCELLED);
@@ -233,6 +352,9 @@ impl Sessions {
     }
 
     fn ended(&mut self, conn: &Connection, stream: u64, how: &str) {
+        if self.joining.iter().any(|j| (j.conn, j.stream) == (conn.id(), stream)) {
+            return self.notes.push(Note::LegEnded(conn.id(), stream));
+        }
         let Some(session) = self.get(conn.id()).filter(|s| s.stream == Some(stream)) else {
             return;
         };
@@ -259,6 +381,9 @@ struct Road<'a, C> {
 
 impl<C: Carrier> Road<'_, C> {
     fn max_payload(&self) -> usize {
+        if self.session.max_packet > 0 {
+            return self.session.max_packet + 1;
+        }
         match self.session.stream.and_then(|s| self.conn.max_datagram_payload(s)) {
             Some(max) if self.session.datagrams => max,
             _ => MAX_CAPSULE_PAYLOAD,
@@ -272,7 +397,10 @@ impl<C: Carrier> Road<'_, C> {
             Verdict::Forward(_) => {
                 let len = packet.len() as u64;
                 let stream = self.session.stream.unwrap_or(0);
-                let sent = if self.session.datagrams {
+                let sent = if !self.session.is_bypassed() {
+                    let taken = self.session.give_bond(self.now, packet.as_ref());
+                    taken.then_some(()).ok_or(DatagramError::Full)
+                } else if self.session.datagrams {
                     self.conn.send_buf(stream, &CONTEXT_ID_ZERO, packet)
                 } else {
                     let packet = packet.as_ref();
@@ -299,8 +427,8 @@ impl<C: Carrier> Road<'_, C> {
 }
 
 impl App for Sessions {
-    fn datagram(&mut self, conn: &mut Connection, _: u64, payload: DatagramBuf) {
-        self.arrived(conn, payload);
+    fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
+        self.arrived(conn, stream, payload);
     }
 
     fn event(&mut self, conn: &mut Connection, event: Event) {

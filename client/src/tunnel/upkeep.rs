@@ -30,6 +30,10 @@ impl Tunnel<'_> {
                 conn.ping();
                 endpoint.touch(id);
             }
+            Action::Dead if session.has_other_paths() => {
+                self.succeed(now);
+                return Ok(());
+            }
             Action::Dead => {
                 let failure = Failure::silent(session.peer, MIN_SILENCE);
                 return self.lost(id, failure, now);
@@ -56,12 +60,17 @@ impl Tunnel<'_> {
             if self.settings.transport == Transport::Tcp {
                 return Ok(());
             }
-            self.connector =
-                Some(Connector::new(now, &self.gateways, &self.settings.sni, patience));
+            let mark = self.mark(None);
+            let Some(link) = self.endpoint.main() else { return Ok(()) };
+            let gateways = link.gateways(&self.gateways);
+            let connector = Connector::new(now, gateways, &self.settings.sni, patience);
+            self.connector = Some(connector.marked(mark));
         }
-        let Some(connector) = &mut self.connector else { return Ok(()) };
-        if let Err(failure) = connector.advance(now, &mut self.endpoint, &mut self.quic) {
+        let Self { connector, endpoint, quic, .. } = self;
+        let (Some(connector), Some(link)) = (connector, endpoint.main()) else { return Ok(()) };
+        if let Err(failure) = connector.advance(now, &mut link.endpoint, quic) {
             self.connector = None;
+            self.endpoint.rotate();
             if !self.was_up {
                 return self.without_quic(failure, now);
             }
@@ -72,6 +81,14 @@ impl Tunnel<'_> {
 
     /// Addresses or routes of the machine have changed: the connection moves along, or is tried again at once.
     pub(super) fn network_changed(&mut self, now: Instant) -> Result<(), Failure> {
+        if self.is_multipath() {
+            self.refresh_links(now)?;
+            if self.sessions.current.is_none() && self.retry.is_some() {
+                self.backoff.reset();
+                self.retry = Some(now);
+            }
+            return Ok(());
+        }
         let peer =
             self.sessions.current().map(|s| s.peer).or_else(|| self.gateways.first().copied());
         let Some(local) = peer.and_then(|peer| watch::source(peer, Some(self.settings.mark)))

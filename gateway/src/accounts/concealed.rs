@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::{Accounts, Grant};
 
 /// What stands before a key when it is hashed, so that no token has the hash of a key.
-const KIND: &[u8] = b"ed25519 public key\0";
+const KIND: &[u8] = bauta_masque_io::mark::PUBLIC_KEY_KIND;
 
 /// Where a request without an authority of its own is addressed to.
 const NOWHERE: Origin<'static> = Origin { scheme: b"https", host: b"example.org", port: 443 };

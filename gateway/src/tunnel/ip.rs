@@ -1,5 +1,7 @@
 //! CONNECT-IP: a client's IP packets to and from the TUN (RFC 9484).
 
+pub(crate) mod bond;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -45,11 +47,21 @@ pub(crate) struct IpFlow {
     pub(crate) due: Option<Instant>,
     without_v6: bool,
     pub(crate) since: Instant,
+    /// The resilience layer, where it was negotiated.
+    layer: Option<Box<bond::Layer>>,
 }
 
 impl IpFlow {
     /// Begins with routes and resolvers; addresses follow. `pool` as in [`Ctx`].
-    pub(crate) fn new(key: Key, owner: Owner, scope: Scope, pool: &SharedPool, ctx: &Ctx) -> Self {
+    /// `bonded`: a bond was negotiated, and [`IpFlow::bond`] follows.
+    pub(crate) fn new(
+        key: Key,
+        owner: Owner,
+        scope: Scope,
+        pool: &SharedPool,
+        bonded: bool,
+        ctx: &Ctx,
+    ) -> Self {
         let (mut v4, mut v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
         for (ip, _) in pool.plan.gateway() {
             match ip {
@@ -62,12 +74,14 @@ impl IpFlow {
             ipproto: scope.ipproto,
             // The kernel routes into the TUN, and has taken the hop off.
             decrement_ttl: false,
+            bond: bonded,
             seed: key.0 ^ key.1,
             ..Config::proxy(v4, v6)
         });
         let (slot, assigned) = (None, Vec::new());
         let (due, since) = (Some(ctx.now + PATIENCE), ctx.now);
-        let mut flow = Self { owner, key, session, slot, assigned, due, without_v6: false, since };
+        let (without_v6, layer) = (false, None);
+        let mut flow = Self { owner, key, session, slot, assigned, due, without_v6, since, layer };
         flow.advertise(&pool.plan);
         let dns = &ctx.shared.config.tunnel.dns;
         if !dns.is_empty() {
@@ -99,6 +113,14 @@ impl IpFlow {
     ) {
         if !self.owner.grant.account.usage.up.admit(ctx.now, payload.len()) {
             return ctx.counters.dropped(Dropped::Rate);
+        }
+        if self.layer.is_some() {
+            let whole = payload.len();
+            let stream = self.key.1;
+            match self.take_bonded(conn.id(), stream, payload.bytes_mut(), ctx).map(|p| p.len()) {
+                Some(kept) => payload.advance(whole - kept),
+                None => return,
+            }
         }
         match self.session.handle_datagram(ctx.now, payload.bytes_mut(), &ctx.policy) {
             Verdict::Forward(packet) => {
@@ -137,7 +159,7 @@ impl IpFlow {
         mut packet: DatagramBuf,
         ctx: &mut Ctx,
     ) {
-        let max = conn.max_datagram_payload(self.key.1).unwrap_or(CAPSULE_PAYLOAD);
+        let max = self.max_payload(conn).unwrap_or(CAPSULE_PAYLOAD);
         match self.session.encapsulate(ctx.now, packet.bytes_mut(), max) {
             Verdict::Forward(_) => self.send(conn, packet, ctx),
             Verdict::Reply(icmp) => {
@@ -156,7 +178,10 @@ impl IpFlow {
     }
 
     #[inline]
-    fn send(&self, conn: &mut (impl Carrier + ?Sized), packet: DatagramBuf, ctx: &Ctx) {
+    fn send(&mut self, conn: &mut (impl Carrier + ?Sized), packet: DatagramBuf, ctx: &mut Ctx) {
+        if self.give_bond(conn.id(), packet.as_ref(), ctx) {
+            return;
+        }
         let (stream, len) = (self.key.1, packet.len());
         let counters = &ctx.counters;
         if conn.max_datagram_payload(stream).is_none() && conn.queued(stream) < HIGH_WATER {
@@ -201,7 +226,8 @@ impl IpFlow {
                 }
                 // A site behind the client would be routed here; not offered yet.
                 Event::AddressesAssigned(_) | Event::RoutesAdvertised(_) => {}
-                Event::DnsAssigned(_) | Event::LinkProven | Event::Bond { .. } => {}
+                Event::DnsAssigned(_) | Event::LinkProven => {}
+                Event::Bond { kind, value } => self.bond_capsule(0, kind, &value, ctx)?,
                 Event::LinkUnproven => return Err(End::Abort(H3_REQUEST_CANCELLED)),
             }
         }
@@ -214,8 +240,21 @@ impl IpFlow {
         Ok(())
     }
 
+    /// A time that was asked for has come.
+    pub(crate) fn called_back(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        ctx: &mut Ctx,
+    ) -> Result<(), End> {
+        self.soil(ctx);
+        match self.due {
+            Some(due) if due <= ctx.now => self.assign_unasked(conn, ctx),
+            _ => Ok(()),
+        }
+    }
+
     /// The client did not ask in time.
-    pub(crate) fn assign_unasked(
+    fn assign_unasked(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
         ctx: &mut Ctx,
@@ -311,7 +350,7 @@ impl IpFlow {
         if self.without_v6 || !conn.path_mtu_settled() {
             return Ok(());
         }
-        let Some(max) = conn.max_datagram_payload(self.key.1) else { return Ok(()) };
+        let Some(max) = self.max_payload(conn) else { return Ok(()) };
         let Err(error) = self.session.check_mtu(max) else { return Ok(()) };
         let shared = ctx.shared.clone();
         let Some(pool) = &shared.pool else { return Ok(()) };
@@ -330,8 +369,18 @@ impl IpFlow {
         self.session.handle_fin().map_or_else(End::from, |()| End::Fin)
     }
 
+    /// The lease follows the session to another of its streams.
+    fn rehold(&self, from: Key, ctx: &mut Ctx) {
+        let (Some(slot), Some(pool)) = (self.slot, &ctx.shared.pool) else { return };
+        let holder = |key: Key| Holder { worker: ctx.id, conn: key.0, stream: key.1 };
+        pool.lock().rehold(slot, holder(from), holder(self.key));
+        ctx.forget(slot, from);
+        ctx.by_slot.insert(slot, self.key);
+    }
+
     /// Gives the lease back.
     pub(crate) fn close(&mut self, ctx: &mut Ctx) {
+        self.unbond(ctx);
         let Some(slot) = self.slot.take() else { return };
         ctx.forget(slot, self.key);
         if let Some(pool) = &ctx.shared.pool {

@@ -1,10 +1,12 @@
 //! The streams of a worker's connections, and what happens on them.
 
+mod bonds;
 mod tunnels;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use bauta_masque::bond::field::{self, Offer};
 use bauta_masque::datagram::{H3_DATAGRAM_ERROR, H3_EXCESSIVE_LOAD, H3_MESSAGE_ERROR, H3_NO_ERROR};
 use bauta_masque::proxy_status::ProxyError;
 use bauta_masque::request::{Ask, Carriage, Head};
@@ -19,9 +21,11 @@ use crate::accounts::Grant;
 use crate::dial::Refusal;
 use crate::metrics::{Dropped, Kind};
 use crate::router::{Credentials, Examined, Route, route};
+use crate::tunnel::ip::bond::Bonds;
 use crate::tunnel::ip::{IpFlow, NO_POOL};
 use crate::tunnel::udp::UdpFlow;
 use crate::tunnel::{End, Opening, Owner, Ready, accepted, refused, tcp};
+use bonds::Joined;
 
 /// Requests a client may reset within [`RESET_WINDOW`] before its connection is closed.
 const MAX_RESETS: u32 = 500;
@@ -34,6 +38,7 @@ pub(super) enum Flow {
     Udp(Box<UdpFlow>),
     Tcp(Owner, Pipe),
     Ip(Box<IpFlow>),
+    Joined(Box<Joined>),
 }
 
 impl Flow {
@@ -44,12 +49,13 @@ impl Flow {
             Self::Udp(flow) => Some(&flow.owner),
             Self::Tcp(owner, _) => Some(owner),
             Self::Ip(flow) => Some(&flow.owner),
+            Self::Joined(joined) => Some(&joined.owner),
         }
     }
 
     fn kind(&self) -> Option<Kind> {
         match self {
-            Self::Site(_) | Self::Opening(_) => None,
+            Self::Site(_) | Self::Opening(_) | Self::Joined(_) => None,
             Self::Udp(_) => Some(Kind::Udp),
             Self::Tcp(..) => Some(Kind::Tcp),
             Self::Ip(_) => Some(Kind::Ip),
@@ -144,6 +150,11 @@ impl Streams {
                 }
                 Ok(())
             }
+            Some(Flow::Joined(_)) => {
+                let mut payload = payload;
+                self.joined_datagram(conn.id(), stream, payload.bytes_mut());
+                Ok(())
+            }
             // RFC 9297 §2: a request without datagrams does not take any.
             Some(Flow::Site(_) | Flow::Tcp(..)) => Err(End::Abort(H3_DATAGRAM_ERROR)),
             // Answered, but the answer has not all left yet.
@@ -171,6 +182,16 @@ impl Streams {
     fn remove(&mut self, conn: &(impl Carrier + ?Sized), stream: u64) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(flow) = peer.and_then(|peer| peer.streams.remove(&stream)) {
+            self.let_go(conn.id(), stream, flow);
+        }
+    }
+
+    /// A stream that is gone already takes what is on it along, unless a bond goes on without it.
+    fn let_go(&mut self, conn: u64, stream: u64, flow: Flow) {
+        if let Flow::Joined(joined) = &flow {
+            self.parted(conn, stream, joined);
+        }
+        if let Some(flow) = self.moved_on(flow) {
             close(flow, &mut self.ctx);
         }
     }
@@ -178,8 +199,8 @@ impl Streams {
     /// A connection, or what stood for one, is gone with everything on it.
     pub(super) fn gone(&mut self, conn: u64) {
         let streams = self.peers.remove(&conn).map(|peer| peer.streams);
-        for flow in streams.into_iter().flat_map(HashMap::into_values) {
-            close(flow, &mut self.ctx);
+        for (stream, flow) in streams.into_iter().flatten() {
+            self.let_go(conn, stream, flow);
         }
     }
 
@@ -200,9 +221,17 @@ impl Streams {
         let shared = &self.ctx.shared;
         let now = clock::unix_time();
         let credentials = Credentials::of(fields());
+        let resilience = shared.config.tunnel.resilience;
+        let offer = fields().find(|(name, _)| resilience && *name == field::NAME.as_bytes());
+        let offer = offer.and_then(|(_, value)| Offer::parse(value));
         match route(&head, credentials, &shared.templates, &shared.accounts, conn, now) {
             Route::Site(examined) => self.site(conn, stream, headers, fin, examined),
-            Route::Tunnel(ask, grant) => self.open(conn, stream, ask, grant, fin),
+            Route::Tunnel(ask, grant) => {
+                self.open(conn, stream, ask, grant, fin);
+                if let Some(Flow::Opening(opening)) = self.flow(conn, stream) {
+                    opening.offer = offer;
+                }
+            }
             Route::Refuse(status, refusal) => self.refuse(conn, stream, status, &refusal),
         }
     }
@@ -287,6 +316,7 @@ impl Streams {
             }
             Some(Flow::Udp(flow)) => flow.stream(conn, ctx),
             Some(Flow::Ip(flow)) => flow.stream(conn, ctx),
+            Some(Flow::Joined(_)) => self.joined_data(conn, stream),
             // Flow control holds it back until the tunnel is open.
             Some(Flow::Opening(_)) => Ok(()),
             None => {
@@ -309,6 +339,7 @@ impl Streams {
             }
             Some(Flow::Udp(flow)) => flow.finish(),
             Some(Flow::Ip(flow)) => flow.finish(),
+            Some(Flow::Joined(_)) => End::Fin,
             None => return,
         };
         self.end(conn, stream, end);
@@ -410,7 +441,7 @@ impl Streams {
         let key = (conn.id(), stream);
         let Some(peer) = self.peers.get_mut(&key.0) else { return };
         let Some(Flow::Opening(opening)) = peer.streams.remove(&stream) else { return };
-        let ended = opening.ended;
+        let (ended, offer) = (opening.ended, opening.offer);
         let (owner, early) = opening.finish();
         let domain = &self.ctx.shared.config.domain;
         match ready {
@@ -434,8 +465,22 @@ impl Streams {
             Ok(Ready::Ip(scope)) => {
                 let shared = self.ctx.shared.clone();
                 let Some(pool) = &shared.pool else { return NO_POOL.apply(conn, stream) };
-                conn.respond(stream, accepted(domain, None, true), false);
-                let mut flow = IpFlow::new(key, owner, scope, pool, &self.ctx);
+                let mut head = accepted(domain, None, true);
+                let answer = offer.map(|offer| Bonds::answer(&offer, shared.workers.len()));
+                if let Some(answer) = &answer {
+                    head.push(Header::new(field::NAME.as_bytes(), answer.serialize().as_bytes()));
+                }
+                conn.respond(stream, head, false);
+                if answer.is_some_and(|answer| answer.join) {
+                    self.insert(key, Flow::Joined(Box::new(Joined::new(owner))));
+                    return self.pull(conn, stream);
+                }
+                let mut flow = IpFlow::new(key, owner, scope, pool, answer.is_some(), &self.ctx);
+                if let Some(answer) = answer {
+                    self.ctx.bonds.trusted.push(key.0);
+                    let max = conn.max_datagram_payload(stream).unwrap_or(0);
+                    flow.bond(max, answer.agreed(), &mut self.ctx);
+                }
                 let _ = flow.settle(conn, &mut self.ctx);
                 if let Some(due) = flow.due {
                     self.ctx.call_back(due, key);

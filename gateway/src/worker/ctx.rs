@@ -20,6 +20,7 @@ use super::{Key, Message, What};
 use crate::metrics::{Counters, Dropped};
 use crate::pool::Slot;
 use crate::shared::Everything;
+use crate::tunnel::ip::bond::Bonds;
 
 /// How tasks reach their worker.
 #[derive(Clone)]
@@ -54,6 +55,8 @@ pub(crate) struct Ctx {
     pub(crate) by_slot: HashMap<Slot, Key, RandomState>,
     /// Datagrams on their way to UDP targets.
     pub(crate) up: Upward,
+    /// Bonds of CONNECT-IP sessions.
+    pub(crate) bonds: Bonds,
     /// The time of this turn.
     pub(crate) now: Instant,
     /// Bytes of a request stream pass through here.
@@ -81,6 +84,7 @@ impl Ctx {
             told,
             by_slot: HashMap::default(),
             up: Upward::default(),
+            bonds: Bonds::default(),
             now: clock::now(),
             scratch: vec![0; PIECE].into_boxed_slice(),
             udp_batch: Some(RecvBatch::new()),
@@ -132,10 +136,14 @@ impl Ctx {
     }
 }
 
-/// What new QUIC connections are accepted with.
-pub(super) fn quic_config(
+/// What new QUIC connections are accepted with: visitors', and those that are to carry tunnels.
+pub(super) fn quic_configs(
     certificate: &Certified,
     tickets: &TicketKey,
-) -> Result<QuicConfig, TlsError> {
-    tls::quic_server_config(certificate, tickets, &TransportConfig::server())
+    resilience: bool,
+) -> Result<(QuicConfig, Option<QuicConfig>), TlsError> {
+    let config = |transport| tls::quic_server_config(certificate, tickets, &transport);
+    let visitors = config(TransportConfig::server())?;
+    let tunnels = resilience.then(|| config(TransportConfig::server().tunnel())).transpose()?;
+    Ok((visitors, tunnels))
 }

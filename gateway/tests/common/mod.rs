@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bauta_masque_io::steer;
 use bauta_masque_io::tls::{ClientTls, Roots, TransportConfig, quic_client_config};
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
 use bauta_masque_io::{
@@ -134,7 +135,14 @@ impl Gateway {
     }
 
     pub async fn connect(&self) -> Client {
-        Client::connect(self.addr, &self.dir.path().join("ca.pem")).await
+        Client::connect(self.addr, &self.dir.path().join("ca.pem"), None).await
+    }
+
+    /// A connection that reaches the same one of the gateway's two workers as `other`.
+    pub async fn connect_beside(&self, other: &mut Client) -> Client {
+        let worker = other.conn().worker(2);
+        let id = steer::pick_cid(worker, 2, &mut |out| bauta_masque_io::cid::random(out));
+        Client::connect(self.addr, &self.dir.path().join("ca.pem"), Some(id)).await
     }
 }
 
@@ -243,14 +251,15 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn connect(to: SocketAddr, ca: &Path) -> Self {
+    pub async fn connect(to: SocketAddr, ca: &Path, id: Option<[u8; 8]>) -> Self {
         let bind: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let socket = UdpSocket::bind(bind, &BindOptions::default()).unwrap();
         let mut endpoint = Endpoint::client(socket, EndpointConfig::default()).unwrap();
         let tls =
             ClientTls { roots: Roots::Pem(ca.to_owned()), transport: TransportConfig::client() };
         let mut config = quic_client_config(&tls).unwrap();
-        let conn = endpoint.connect(to, "site.test", &mut config).unwrap();
+        let id = id.as_ref().map(<[u8; 8]>::as_slice);
+        let conn = endpoint.connect_marked(to, "site.test", &mut config, id).unwrap();
         let mut client = Self { endpoint, conn, heard: Heard::default(), ca: ca.to_owned() };
         client.until(|heard| heard.established).await;
         client

@@ -3,6 +3,7 @@
 mod drive;
 mod event;
 mod outgoing;
+mod trust;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::cid::Cid;
 use crate::endpoint::{ConnId, Subnet};
 pub use event::{Closed, DatagramError, Event, StreamError};
 use outgoing::{Outgoing, Piece, Progress};
+use trust::Trust;
 
 /// A stream whose queue was above this many bytes and falls to it is reported writable again.
 pub const LOW_WATER: usize = 64 * 1024;
@@ -55,6 +57,7 @@ pub struct Connection {
     path_mtu: usize,
     /// The connection has moved to a path that quiche does not measure.
     moved: bool,
+    trust: Trust,
 }
 
 impl Connection {
@@ -76,6 +79,7 @@ impl Connection {
             limited: false,
             path_mtu: MIN_PATH_MTU,
             moved: false,
+            trust: Trust::Ordinary,
         }
     }
 

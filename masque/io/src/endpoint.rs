@@ -11,6 +11,7 @@
 
 mod door;
 mod entry;
+mod poll;
 mod receive;
 mod source;
 mod transmit;
@@ -58,6 +59,8 @@ pub struct EndpointConfig {
     pub packet_limit: u64,
     /// Where each connection leaves a qlog file; nowhere by default.
     pub qlog_dir: Option<PathBuf>,
+    /// The number of the first connection, so that those of several endpoints are told apart.
+    pub first_id: ConnId,
     /// Key of the stateless-reset tokens (RFC 9000 section 10.3). Kept across restarts it lets
     /// peers notice at once that their connection is gone.
     pub reset_key: Option<[u8; 32]>,
@@ -77,6 +80,7 @@ impl Default for EndpointConfig {
             max_connections: 100_000,
             packet_limit: AEAD_PACKET_LIMIT,
             qlog_dir: None,
+            first_id: 0,
             reset_key: None,
             door: DoorLimits::default(),
         }
@@ -107,6 +111,15 @@ pub trait App {
     fn event(&mut self, conn: &mut Connection, event: Event);
 }
 
+/// How connections that are to carry tunnels are told and accepted.
+struct Tunnels {
+    quic: quiche::Config,
+    is_tunnel: IsTunnel,
+}
+
+/// Whether a client's first destination connection id is a tunnel's.
+type IsTunnel = Box<dyn FnMut(&[u8]) -> bool>;
+
 /// A datagram that reached this socket and belongs to a sibling's connection.
 #[derive(Debug)]
 pub struct Foreign {
@@ -126,6 +139,7 @@ pub struct Endpoint {
     local: SocketAddr,
     config: EndpointConfig,
     server: Option<quiche::Config>,
+    tunnels: Option<Tunnels>,
     h3: quiche::h3::Config,
     conns: HashMap<ConnId, Connection, RandomState>,
     cids: HashMap<Cid, ConnId, RandomState>,
@@ -170,10 +184,12 @@ impl Endpoint {
         Ok(Self {
             local: socket.local_addr(),
             train: Train::new(socket.max_segments()),
+            next_id: config.first_id,
             socket,
             door: Door::new(config.door.clone(), crate::clock::now()),
             config,
             server,
+            tunnels: None,
             h3,
             conns: HashMap::default(),
             cids: HashMap::default(),
@@ -183,13 +199,26 @@ impl Endpoint {
             turn: Vec::new(),
             foreign: Vec::new(),
             batch: Some(Box::new(RecvBatch::new())),
-            next_id: 0,
         })
     }
 
     /// Replaces what new connections are accepted with: a renewed certificate, for instance.
-    pub fn set_server_config(&mut self, quic: quiche::Config) {
+    /// `tunnels` replaces what [`Endpoint::set_tunnel_config`] was given.
+    pub fn set_server_config(&mut self, quic: quiche::Config, tunnels: Option<quiche::Config>) {
         self.server = Some(quic);
+        if let (Some(told), Some(quic)) = (&mut self.tunnels, tunnels) {
+            told.quic = quic;
+        }
+    }
+
+    /// Accepts connections whose first destination connection id `is_tunnel` with `quic` instead: a
+    /// configuration without a congestion window of quiche's ([`crate::tls::TransportConfig::tunnel`]).
+    pub fn set_tunnel_config(
+        &mut self,
+        quic: quiche::Config,
+        is_tunnel: impl FnMut(&[u8]) -> bool + 'static,
+    ) {
+        self.tunnels = Some(Tunnels { quic, is_tunnel: Box::new(is_tunnel) });
     }
 
     /// The socket's own address.
@@ -204,16 +233,46 @@ impl Endpoint {
         server_name: &str,
         quic: &mut quiche::Config,
     ) -> Result<ConnId, EndpointError> {
+        self.connect_marked(peer, server_name, quic, None)
+    }
+
+    /// The same with a destination connection id to begin with, at least 8 bytes: a
+    /// [mark](crate::mark), with which `quic` is to be a configuration for tunnels.
+    pub fn connect_marked(
+        &mut self,
+        peer: SocketAddr,
+        server_name: &str,
+        quic: &mut quiche::Config,
+        dcid: Option<&[u8]>,
+    ) -> Result<ConnId, EndpointError> {
         let scid = self.draw_cid();
         quic.set_max_send_udp_payload_size(largest_payload(peer));
-        let conn = quiche::connect_with_buffer_factory(
-            Some(server_name),
-            &scid.to_quic(),
-            self.local,
-            peer,
-            quic,
-        )?;
-        Ok(self.insert(conn, &[scid]))
+        let scid_quic = scid.to_quic();
+        let conn = match dcid {
+            None => quiche::connect_with_buffer_factory(
+                Some(server_name),
+                &scid_quic,
+                self.local,
+                peer,
+                quic,
+            ),
+            Some(dcid) => quiche::connect_with_dcid_and_buffer_factory(
+                Some(server_name),
+                &scid_quic,
+                &quiche::ConnectionId::from_ref(dcid),
+                self.local,
+                peer,
+                quic,
+            ),
+        }?;
+        let id = self.insert(conn, &[scid]);
+        if dcid.is_some()
+            && let Some(conn) = self.conns.get_mut(&id)
+        {
+            conn.without_window();
+            conn.trust();
+        }
+        Ok(id)
     }
 
     fn draw_cid(&self) -> Cid {
@@ -284,6 +343,7 @@ impl Endpoint {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.deadline = None;
                 conn.quic.on_timeout();
+                conn.timer_fired();
                 conn.drive(&self.h3, app);
                 self.touched.push(id);
             }

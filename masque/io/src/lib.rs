@@ -5,6 +5,7 @@
 //! [`endpoint::App`] what happened; [`tcp`] serves HTTP/1.1 and HTTP/2; [`tun`] moves batches of IP
 //! packets. The loop that joins them belongs to the gateway's workers and to the client.
 
+pub mod bonded;
 mod buffers;
 pub mod carrier;
 pub mod cid;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod concealed;
 pub mod connection;
 pub mod endpoint;
+pub mod mark;
 pub mod memory;
 pub mod steer;
 pub mod tcp;

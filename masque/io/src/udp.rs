@@ -261,6 +261,22 @@ impl UdpSocket {
         }
     }
 
+    /// Whether something can be read; the task that polled last is woken when it can.
+    pub fn poll_readable(
+        &self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        self.io.poll_recv_ready(cx)
+    }
+
+    /// Whether something can be written, likewise.
+    pub fn poll_writable(
+        &self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
+    }
+
     /// Sends one datagram, or a train, to the target of a connected socket.
     ///
     /// # Errors

@@ -33,11 +33,14 @@ pub struct Offer {
     /// The request is made by a further connection, which is to join a bond that exists: a
     /// BOND_JOIN capsule comes first, and no addresses are asked for.
     pub join: bool,
+    /// In an answer: how many workers the proxy shares connections among, by the first four bytes
+    /// of their destination connection ids, modulo this; 0: it does not say.
+    pub workers: u16,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { context: 2, rs16: true, slc: true, paths: 4, join: false }
+        Self { context: 2, rs16: true, slc: true, paths: 4, join: false, workers: 0 }
     }
 }
 
@@ -64,6 +67,9 @@ impl Offer {
                 out.push_str(name);
             }
         }
+        if self.workers > 0 {
+            out.push_str(&format!(", workers={}", self.workers));
+        }
         out
     }
 
@@ -82,7 +88,9 @@ impl Offer {
         }
         let paths = integer(&fields, "paths").unwrap_or(1).clamp(1, super::MAX_PATHS as i64) as u8;
         let flag = |name| matches!(item(&fields, name), Some(BareItem::Boolean(true)));
-        Some(Self { context, rs16: flag("rs16"), slc: flag("slc"), paths, join: flag("join") })
+        let workers = integer(&fields, "workers").and_then(|n| n.try_into().ok()).unwrap_or(0);
+        let (rs16, slc, join) = (flag("rs16"), flag("slc"), flag("join"));
+        Some(Self { context, rs16, slc, paths, join, workers })
     }
 
     /// What a proxy that offers `self` answers to a client's offer: the context is the client's,
@@ -94,6 +102,7 @@ impl Offer {
             slc: self.slc && client.slc,
             paths: self.paths.min(client.paths),
             join: client.join,
+            workers: self.workers,
         }
     }
 
@@ -142,6 +151,8 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_ignored_and_what_is_wrong_is_no_offer() {
+        let answer = Offer { workers: 6, ..Offer::default() };
+        assert_eq!(Offer::parse(answer.serialize().as_bytes()), Some(answer));
         let known = Offer::parse(b"v=1;x, zzz=(a b), ctx=2, slc;y=3, rs16=?0").unwrap();
         assert_eq!((known.slc, known.rs16, known.paths, known.join), (true, false, 1, false));
         for bad in [

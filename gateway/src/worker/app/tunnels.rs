@@ -27,7 +27,7 @@ impl Streams {
     pub(in crate::worker) fn due(&mut self, conn: &mut (impl Carrier + ?Sized), stream: u64) {
         let peer = self.peers.get_mut(&conn.id());
         if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
-            && let Err(end) = flow.assign_unasked(conn, &mut self.ctx)
+            && let Err(end) = flow.called_back(conn, &mut self.ctx)
         {
             self.end(conn, stream, end);
         }
@@ -104,7 +104,7 @@ impl Streams {
                 }
                 Flow::Udp(_) => ("connect-udp", Vec::new(), None),
                 Flow::Tcp(..) => ("connect-tcp", Vec::new(), None),
-                Flow::Site(_) | Flow::Opening(_) => return None,
+                Flow::Site(_) | Flow::Opening(_) | Flow::Joined(_) => return None,
             };
             let account = flow.owner()?.grant.account.name.clone();
             Some(SessionInfo { account, kind, worker: self.ctx.id, addresses, age })

@@ -71,7 +71,13 @@ impl Endpoint {
         // After a Retry the client speaks to the id chosen then.
         let scid = if original.is_some() { dcid } else { self.draw_cid() };
         let token = self.reset_token(&scid)?;
-        let config = self.server.as_mut()?;
+        // After a Retry the first id, which may be a mark, is the one in the token.
+        let first = original.unwrap_or(dcid);
+        let tunnel = self.tunnels.as_mut().is_some_and(|t| (t.is_tunnel)(first.as_slice()));
+        let config = match &mut self.tunnels {
+            Some(tunnels) if tunnel => &mut tunnels.quic,
+            _ => self.server.as_mut()?,
+        };
         config.set_stateless_reset_token(Some(token));
         config.set_max_send_udp_payload_size(largest_payload(from));
         let odcid = original.map(Cid::to_quic);
@@ -89,6 +95,9 @@ impl Endpoint {
         let source = Subnet::of(from);
         if let Some(conn) = self.conns.get_mut(&id) {
             (conn.source, conn.shaking) = (Some(source), true);
+            if tunnel {
+                conn.without_window();
+            }
         }
         self.door.entered(now, id, source);
         Some(id)

@@ -60,6 +60,9 @@ impl Train {
         from_fixed: bool,
     ) -> bool {
         loop {
+            if !conn.may_write() {
+                return self.depart(socket);
+            }
             let room = conn.packet_limit().min(MAX_PACKET);
             let (n, info) = match conn.quic.send(&mut self.buf[self.len..self.len + room]) {
                 Ok(written) => written,

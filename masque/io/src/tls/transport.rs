@@ -41,7 +41,13 @@ pub struct TransportConfig {
     pub disable_active_migration: bool,
     /// Congestion control by its name: `cubic`, `reno`, `bbr2_gcongestion`.
     pub congestion_control: &'static str,
+    /// Packets the congestion window never falls below, with pacing off: for connections whose rate
+    /// is controlled elsewhere. Needs `bbr2_gcongestion`.
+    pub window_floor: Option<usize>,
 }
+
+/// The largest window quiche knows, packets: it does not bind.
+const NO_WINDOW: usize = 20_000;
 
 impl TransportConfig {
     /// For a gateway.
@@ -62,7 +68,15 @@ impl TransportConfig {
             discover_pmtu: true,
             disable_active_migration: false,
             congestion_control: "cubic",
+            window_floor: None,
         }
+    }
+
+    /// The same for connections that carry a tunnel with a rate control of its own: nothing else
+    /// differs, and nothing of it is announced.
+    #[must_use]
+    pub fn tunnel(self) -> Self {
+        Self { congestion_control: "bbr2_gcongestion", window_floor: Some(NO_WINDOW), ..self }
     }
 
     /// For a client: windows and stream counts as browsers announce them.
@@ -97,6 +111,14 @@ impl TransportConfig {
         config.set_max_send_udp_payload_size(self.max_send_udp_payload);
         config.discover_pmtu(self.discover_pmtu);
         config.set_cc_algorithm_name(self.congestion_control)?;
+        if let Some(packets) = self.window_floor {
+            config.enable_pacing(false);
+            config.set_custom_bbr_params(quiche::BbrParams {
+                min_cwnd_packets: Some(packets),
+                time_sent_set_to_now: Some(true),
+                ..quiche::BbrParams::default()
+            });
+        }
         // quiche's GREASE carries a sentence of its own that anybody could recognise it by.
         config.grease(false);
         Ok(())

@@ -1,0 +1,70 @@
+//! A tunnel over a bad link: rate control, repair, and a peer that wants none of it. Needs root.
+
+use anyhow::{Result, ensure};
+use bauta_e2e::{SOON, Setting, iperf, json, play};
+use bauta_lab::link::{LinkPair, LinkSpec};
+
+const V4: &str = "203.0.113.2";
+const JOINED: &str = "bauta_bond_sent_total{kind=\"numbered\"}";
+
+/// A client behind a link of these properties each way; the seed decides every packet's fate.
+fn over(words: &str) -> Result<Setting> {
+    let pair = LinkPair::symmetric(words.parse::<LinkSpec>()?).seed(7);
+    Ok(Setting::default().topology(|t| t.access(pair)))
+}
+
+/// TCP over five per cent of loss goes as if there were next to none: CUBIC alone would carry
+/// about one hundredth of it.
+#[test]
+fn tcp_gets_through_five_per_cent_of_loss_in_both_directions() -> Result<()> {
+    play(over("rate 50mbit delay 10ms loss 5%")?, |scene| {
+        let (client, gateway, internet) = scene.cast();
+        let _server = iperf(internet)?;
+        client.up()?;
+        for way in ["-t8 -C cubic", "-t8 -C cubic -R"] {
+            let stream = client.iperf(V4, way)?;
+            println!("TCP {way} at 5 % loss: {:.1} Mbit/s", stream.rate / 1e6);
+            ensure!(stream.rate > 12e6, "{way}: {stream:?}\n{:#}", client.status()?);
+        }
+        let status = client.status()?;
+        println!("{:#} {:#}", status["paths"], status["repair"]);
+        ensure!(json(&status["repair"], "numbered") > 0, "nothing was numbered: {status:#}");
+        ensure!(gateway.metric(JOINED)? > 0, "the gateway numbered nothing");
+        ensure!(json(&status, "reconnects") == 0, "{status:#}");
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Nothing is added to a clean link, and nobody is lost on a clean one.
+#[test]
+fn a_clean_link_needs_no_repair() {
+    play(Setting::default(), |scene| {
+        let (client, _, _) = scene.cast();
+        client.up()?;
+        client.ping(V4, "-c50 -i0.02")?.assert_lossless()?;
+        let status = client.status()?;
+        ensure!(status["paths"].as_array().is_some_and(|p| p.len() == 1), "{status:#}");
+        ensure!(json(&status["repair"], "sent") == 0, "{status:#}");
+        Ok(())
+    });
+}
+
+/// Either end may want RFC 9484 and nothing else.
+#[test]
+fn an_end_without_the_extension_gets_plain_connect_ip() {
+    for (gateway, client) in [("resilience = false", ""), ("", "resilience = false")] {
+        play(Setting::default().tunnel(gateway).client(client), |scene| {
+            let (client, gateway, internet) = scene.cast();
+            let _server = iperf(internet)?;
+            client.up()?;
+            client.ping(V4, "-c10 -i0.05")?.assert_lossless()?;
+            ensure!(client.iperf(V4, "-t2 -C cubic")?.rate > 20e6, "too slow");
+            let status = client.status()?;
+            ensure!(status["paths"].as_array().is_some_and(Vec::is_empty), "{status:#}");
+            ensure!(gateway.metric(JOINED)? == 0, "something was numbered");
+            gateway.wait_for_metric("bauta_tunnels{kind=\"connect-ip\"}", SOON, |n| n == 1)?;
+            Ok(())
+        });
+    }
+}
