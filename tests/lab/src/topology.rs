@@ -10,6 +10,9 @@
 //! has one towards the internet and, by itself, forwards nothing. The internet knows its own
 //! network alone: an answer from it proves translation of addresses.
 
+use std::time::Duration;
+
+use crate::clock::poll_until;
 use crate::error::{LabError, Result};
 use crate::link::{Emulator, End, LinkPair, LinkSpec};
 use crate::net::{Namespace, Net};
@@ -18,6 +21,8 @@ use crate::net::{Namespace, Net};
 const CLIENTS_MAX: usize = 199;
 /// The most paths of one client.
 const PATHS_MAX: usize = 16;
+/// How long a fresh device may take to be routed by.
+const SETTLE: Duration = Duration::from_secs(2);
 /// The MTUs a router between may have.
 const ROUTER_MTU: std::ops::RangeInclusive<usize> = 576..=1500;
 
@@ -307,7 +312,10 @@ fn lay_direct(
         } else {
             let table = 100 + path;
             let family = if own.contains(':') { "-6 " } else { "" };
-            client.route(&format!("default via {served} dev {wan} onlink table {table}"))?;
+            // The kernel knows the neighbour on this device a moment after the device is up.
+            let default = format!("default via {served} dev {wan} onlink table {table}");
+            let added = poll_until(SETTLE, || client.route(&default).ok());
+            added.map_or_else(|| client.route(&default), Ok)?;
             client.ip(&format!("{family}rule add from {own} lookup {table} priority {table}"))?;
         }
     }
