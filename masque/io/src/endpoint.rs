@@ -29,6 +29,7 @@ use crate::buffers::DatagramBuf;
 use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::connection::{Connection, Event, Quic};
 use crate::steer;
+use crate::tls::{TlsError, browser};
 use crate::udp::{RecvBatch, UdpSocket};
 use door::Door;
 pub(crate) use door::Subnet;
@@ -93,6 +94,9 @@ pub enum EndpointError {
     /// quiche refused its arguments.
     #[error("QUIC refuses to begin a connection: {0}")]
     Quic(#[from] quiche::Error),
+    /// BoringSSL refused a setting.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// The largest UDP payload worth probing for: what an Ethernet frame carries to this peer, bytes.
@@ -248,7 +252,7 @@ impl Endpoint {
         let scid = self.draw_cid();
         quic.set_max_send_udp_payload_size(largest_payload(peer));
         let scid_quic = scid.to_quic();
-        let conn = match dcid {
+        let mut conn = match dcid {
             None => quiche::connect_with_buffer_factory(
                 Some(server_name),
                 &scid_quic,
@@ -265,6 +269,7 @@ impl Endpoint {
                 quic,
             ),
         }?;
+        browser::disguise(conn.as_mut(), scid.as_slice())?;
         let id = self.insert(conn, &[scid]);
         if dcid.is_some()
             && let Some(conn) = self.conns.get_mut(&id)
@@ -426,6 +431,13 @@ impl Endpoint {
                 self.door.settled();
             }
             conn.enforce_packet_limit(self.config.packet_limit);
+            if self.server.is_none() && !conn.quic.is_established() {
+                // quiche writes its own anew after a Retry.
+                let scid = conn.quic.source_id().into_owned();
+                if let Err(error) = browser::set_parameters(conn.quic.as_mut(), &scid) {
+                    debug!(conn = id, %error, "transport parameters");
+                }
+            }
             blocked = !self.train.send_all(conn, &self.socket, self.server.is_some());
             if blocked {
                 self.touched.push(id);

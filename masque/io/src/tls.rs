@@ -4,6 +4,7 @@
 //! listeners; under QUIC a new [`quiche::Config`] serves the connections that come after.
 //! Key logging is never on.
 
+pub mod browser;
 mod certificate;
 mod client;
 mod server;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tracing::{debug, trace};
 
 use crate::connection::Connection;
+use crate::tls::browser;
 use crate::udp::{Transmit, UdpSocket, is_too_big};
 
 /// The most a single sendmsg may carry: the largest UDP payload there is, in bytes.
@@ -73,6 +74,7 @@ impl Train {
                     return self.depart(socket);
                 }
             };
+            let n = if from_fixed { n } else { self.pad_first(conn, n) };
             let src = from_fixed.then_some(info.from);
             let fits =
                 self.count == 0 || (info.to == self.dst && src == self.src && n <= self.segment);
@@ -94,6 +96,20 @@ impl Train {
                 return false;
             }
         }
+    }
+
+    /// Pads the first datagrams of a connection as browsers do. Those that repeat them have the size
+    /// that every path carries.
+    fn pad_first(&mut self, conn: &Connection, n: usize) -> usize {
+        const INITIAL: u8 = 0xc0;
+        let Ok(profile) = browser::chromium() else { return n };
+        let first = conn.quic.stats().sent <= profile.datagrams;
+        let to = profile.datagram.min(MAX_PACKET);
+        if !first || n >= to || self.buf[self.len] & 0xf0 != INITIAL {
+            return n;
+        }
+        self.buf[self.len + n..self.len + to].fill(0);
+        to
     }
 
     /// Sends the train up to `start`; the packet behind it becomes the first of the next one.

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{TlsError, TransportConfig, server};
+use super::{TlsError, TransportConfig, browser, server};
 
 /// Where distributions keep the certificate authorities they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -49,13 +49,14 @@ impl Default for ClientTls {
     }
 }
 
-/// TLS 1.3 under QUIC, for HTTP/3. The certificate must be one for the name given to
+/// TLS 1.3 under QUIC, for HTTP/3, as a browser speaks it. The certificate must be one for the name given to
 /// [`quiche::connect`].
 ///
 /// # Errors
 /// Unreadable roots, or a setting that a library refuses.
 pub fn quic_client_config(client: &ClientTls) -> Result<quiche::Config, TlsError> {
     let mut tls = server::tls13()?;
+    browser::dress(&mut tls)?;
     if let Roots::PinnedSpki(pin) = client.roots {
         tls.set_custom_verify_callback(SslVerifyMode::PEER, move |ssl| {
             let certificate = ssl.peer_certificate();
