@@ -102,10 +102,12 @@ impl Train {
     /// that every path carries.
     fn pad_first(&mut self, conn: &Connection, n: usize) -> usize {
         const INITIAL: u8 = 0xc0;
+        if self.buf[self.len] & 0xf0 != INITIAL {
+            return n;
+        }
         let Ok(profile) = browser::chromium() else { return n };
-        let first = conn.quic.stats().sent <= profile.datagrams;
         let to = profile.datagram.min(MAX_PACKET);
-        if !first || n >= to || self.buf[self.len] & 0xf0 != INITIAL {
+        if n >= to || conn.quic.stats().sent > profile.datagrams {
             return n;
         }
         self.buf[self.len + n..self.len + to].fill(0);

@@ -1,7 +1,7 @@
 //! The handshake of a browser: what a client's first flight shows to whoever looks.
 //!
 //! The numbers are a capture of a real Chromium, `fingerprint/chromium.json`, made by
-//! `tests/interop/fingerprint.py --recapture`; none is written down here. `fingerprint/README.md`
+//! `tests/interop/fingerprint.py recapture`; none is written down here. `fingerprint/README.md`
 //! lists what quiche and BoringSSL cannot be made to match, and why.
 
 use std::io::{self, Write};
