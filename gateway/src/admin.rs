@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/sessions`, on an address of their own that is nobody's business.
+//! `/metrics`, `/healthz`, `/sessions` and `/certificate`, on an address of their own that is nobody's business.
 //!
 //! A few lines of HTTP/1.1: one request a connection, no keep-alive, everything bounded.
 
@@ -21,6 +21,8 @@ const MAX_CONNECTIONS: usize = 16;
 pub trait Source: Send + Sync + 'static {
     /// The body of `/metrics`, in OpenMetrics text.
     fn metrics(&self) -> String;
+    /// The body of `/certificate`, in JSON.
+    fn certificate(&self) -> String;
     /// The body of `/sessions`, in JSON.
     fn sessions(&self) -> impl Future<Output = String> + Send;
 }
@@ -53,10 +55,13 @@ async fn exchange(mut stream: TcpStream, source: &impl Source) -> std::io::Resul
     let (status, kind, body) = match (method, path) {
         (b"GET" | b"HEAD", b"/metrics") => ("200 OK", open_metrics, source.metrics()),
         (b"GET" | b"HEAD", b"/healthz") => ("200 OK", "text/plain", "ok\n".to_owned()),
+        (b"GET" | b"HEAD", b"/certificate") => ("200 OK", "application/json", source.certificate()),
         (b"GET" | b"HEAD", b"/sessions") => ("200 OK", "application/json", source.sessions().await),
-        (b"GET" | b"HEAD", _) => {
-            ("404 Not Found", "text/plain", "/metrics, /healthz, /sessions\n".to_owned())
-        }
+        (b"GET" | b"HEAD", _) => (
+            "404 Not Found",
+            "text/plain",
+            "/metrics, /healthz, /sessions, /certificate\n".to_owned(),
+        ),
         _ => ("405 Method Not Allowed", "text/plain", "GET only\n".to_owned()),
     };
     let head = format!(
@@ -93,6 +98,10 @@ mod tests {
     impl Source for Fixed {
         fn metrics(&self) -> String {
             "# EOF\n".into()
+        }
+
+        fn certificate(&self) -> String {
+            "{}".into()
         }
 
         async fn sessions(&self) -> String {

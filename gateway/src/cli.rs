@@ -1,5 +1,6 @@
 //! The command line.
 
+mod status;
 mod user;
 
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub enum Command {
     Run,
     /// Read the configuration and all it names, report every mistake, change nothing.
     Check,
+    /// What a running gateway says of its certificate: where it stands, what comes when and why.
+    Status,
     /// Manage accounts. A running gateway notices within a second.
     #[command(subcommand)]
     User(User),
@@ -110,6 +113,7 @@ impl Cli {
         match self.command {
             Command::Run => crate::run::run(&config, &self.config),
             Command::Check => crate::run::check(&config),
+            Command::Status => status::run(&config),
             Command::User(user) => user::run(user, &config),
         }
     }

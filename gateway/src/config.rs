@@ -2,6 +2,7 @@
 //!
 //! `CONFIG.md` beside the sources is the reference; a test loads every field it names.
 
+mod acme;
 mod limits;
 mod units;
 mod xdp;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use acme::{Acme, Challenge, Eab};
 pub use limits::Limits;
 pub use units::{Net, Rate, Size, Span};
 pub use xdp::{Xdp, XdpMode};
@@ -25,13 +27,14 @@ pub struct Config {
     /// Address and port of the site and the tunnels, TCP and UDP alike.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Where plain HTTP is answered with a redirect to HTTPS; absent: nowhere.
+    /// Where plain HTTP is answered with a redirect to HTTPS; absent: nowhere, and with `[acme]` on
+    /// port 80.
     pub http: Option<SocketAddr>,
     /// Threads that carry packets; absent: one a core, at most [`MAX_WORKERS`].
     pub workers: Option<usize>,
     /// The user to become once sockets, TUN and rules exist; absent: `bauta`, or `nobody`.
     pub user: Option<String>,
-    /// Where leases are remembered.
+    /// Where leases and ACME's accounts and certificates are remembered.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
     /// QUIC connections a worker may hold; each costs 16–30 KB.
@@ -40,9 +43,11 @@ pub struct Config {
     /// Packets one QUIC connection may protect before it is closed (RFC 9001 §6.6).
     #[serde(default = "default_packet_limit")]
     pub packet_limit: u64,
-    /// The certificate.
+    /// The certificate in files.
     #[serde(default)]
     pub tls: Tls,
+    /// Or one that is fetched.
+    pub acme: Option<Acme>,
     /// What strangers see.
     #[serde(default)]
     pub site: Site,
@@ -66,7 +71,7 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `[tls]`: PEM files, read again at `SIGHUP`.
+/// `[tls]`: PEM files, read again when they change and at `SIGHUP`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
@@ -309,6 +314,22 @@ impl Config {
         self.workers.unwrap_or(cores).clamp(1, MAX_WORKERS)
     }
 
+    /// The names a certificate by ACME is for, the domain first.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![self.domain.clone()];
+        for name in self.acme.iter().flat_map(|acme| &acme.domains) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Where ACME keeps accounts and certificates.
+    pub fn acme_dir(&self) -> PathBuf {
+        self.state_dir.join("acme")
+    }
+
     /// The first field out of range, with what to do.
     fn contradiction(&self) -> Option<(&'static str, String)> {
         let tunnel = &self.tunnel;
@@ -351,6 +372,15 @@ impl Config {
             .or_else(|| {
                 let ok = tunnel.udp_idle >= Span::secs(120);
                 range("udp_idle", ok, "must be at least 2m (RFC 9298, section 3.1)")
+            })
+            .or_else(|| {
+                let acme = self.acme.as_ref();
+                let ok = !acme.is_some_and(|acme| acme.staging && acme.directory.is_some());
+                range("staging", ok, "and directory name two authorities; keep one of them")
+            })
+            .or_else(|| {
+                let ok = self.acme.as_ref().is_none_or(|acme| acme.domains.len() < 100);
+                range("domains", ok, "must be fewer than 100, what authorities take")
             })
             .or_else(|| range("flows", tunnel.flows > 0, "must be at least 1"))
             .or_else(|| range("sessions", tunnel.sessions > 0, "must be at least 1"))

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod admin;
+mod certificate;
 pub mod cli;
 pub mod config;
 pub mod dial;

@@ -179,6 +179,19 @@ impl Counters {
     }
 }
 
+/// Where the certificate stands; times are seconds since 1970, 0: none.
+#[derive(Debug, Default)]
+pub struct CertificateGauges {
+    /// When it ends.
+    pub valid_until: Count,
+    /// When the next order is due.
+    pub next_order: Count,
+    /// Certificates fetched or read anew.
+    pub renewals: Count,
+    /// Orders and readings that failed.
+    pub failures: Count,
+}
+
 /// Everybody's counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -186,13 +199,15 @@ pub struct Metrics {
     pub workers: Arc<[Arc<Counters>]>,
     /// Of HTTP/1.1 and HTTP/2, where many threads may write.
     pub tcp: Arc<Counters>,
+    /// Of the certificate.
+    pub certificate: Arc<CertificateGauges>,
 }
 
 impl Metrics {
     /// Zeros, for so many workers.
     pub fn new(workers: usize) -> Self {
         let workers = (0..workers).map(|_| Arc::new(Counters::default())).collect();
-        Self { workers, tcp: Arc::default() }
+        Self { workers, tcp: Arc::default(), certificate: Arc::default() }
     }
 
     /// A sum over everybody.
@@ -277,6 +292,16 @@ impl Collector for Metrics {
         self.family(e, about, true, "why", &rows)?;
         let rows = [("tun", self.sum(|c| c.tun_drops.get()))];
         self.family(e, ("tun_dropped_packets", "Packets the TUN lost"), true, "by", &rows)?;
+        let certificate = &self.certificate;
+        let rows = [
+            ("valid_until", certificate.valid_until.get()),
+            ("next_order", certificate.next_order.get()),
+        ];
+        let about = ("certificate_seconds", "Times of the certificate, since 1970; 0 is none");
+        self.family(e, about, false, "of", &rows)?;
+        let rows = [("done", certificate.renewals.get()), ("failed", certificate.failures.get())];
+        let about = ("certificate_renewals", "Certificates fetched or read, and failures");
+        self.family(e, about, true, "what", &rows)?;
         let rows = [("cid", self.sum(|c| c.foreign.get())), ("tun", self.sum(|c| c.strays.get()))];
         let about = ("handed_over", "Datagrams and packets for sibling workers");
         self.family(e, about, true, "by", &rows)?;

@@ -20,6 +20,7 @@ use bauta_masque_io::tls::HotCertificate;
 use tokio::sync::mpsc;
 
 use crate::accounts::{Accounts, UsageFile};
+use crate::certificate::Origin;
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::metrics::Metrics;
@@ -33,7 +34,6 @@ use start::Sockets;
 
 /// Reads everything the configuration names and reports the first mistake.
 pub fn check(config: &Config) -> Result<()> {
-    let certificate = start::certificate(config)?;
     start::site(config)?;
     start::templates(config)?;
     Accounts::load(config.accounts.file.clone(), None)?;
@@ -41,7 +41,12 @@ pub fn check(config: &Config) -> Result<()> {
     tracing_subscriber::EnvFilter::builder()
         .parse(&config.log.level)
         .with_context(|| format!("[log] level = \"{}\"", config.log.level))?;
-    if !certificate.covers(&config.domain) {
+    let mut origin = Origin::new(config)?;
+    if config.acme.is_some() {
+        // What is not there yet is fetched once the gateway runs.
+        return Ok(());
+    }
+    if origin.first()?.is_some_and(|certificate| !certificate.covers(&config.domain)) {
         anyhow::bail!(
             "{} is not for {}: clients would refuse it; get one that names the domain",
             config.tls.cert.display(),
@@ -57,15 +62,20 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     bauta_masque_io::memory::keep_freed();
     let files = privileges::raise_files();
     let user = privileges::target(config.user.as_deref())?;
-    let certificate = Arc::new(start::certificate(config)?);
-    if !certificate.covers(&config.domain) {
-        tracing::warn!(domain = config.domain, "the certificate is not for the domain");
-    }
     let site = start::site(config)?;
     let workers = config.worker_count(thread::available_parallelism().map_or(1, usize::from));
     let sockets = Sockets::bind(config, workers)?;
     let mut ingress = Ingress::open(config, workers);
     start::state_dir(config, user.as_ref())?;
+    let mut origin = Origin::new(config)?;
+    let certificate = origin.first()?;
+    match &certificate {
+        Some(certificate) if !certificate.covers(&config.domain) => {
+            tracing::warn!(domain = config.domain, "the certificate is not for the domain");
+        }
+        Some(_) => {}
+        None => tracing::info!("there is no certificate yet; port 443 waits for it"),
+    }
     let keys = start::keys(config)?;
 
     let plan = (config.tunnel.enabled && config.tunnel.ip)
@@ -120,7 +130,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         Err(error) => tracing::warn!(%error, "usage.json: accounts start the month anew"),
     }
 
-    let hot = HotCertificate::new(&certificate);
+    let hot = HotCertificate::new(certificate.as_deref());
     let ended = mpsc::channel(workers + 1);
     let mut threads = Vec::new();
     let mut tun = tun.into_iter();
@@ -145,7 +155,8 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         };
         threads.push(spawn(format!("worker-{id}"), work)?);
     }
-    let (tcp, tcp_site) = tcp::Front::new(shared.clone(), site, hot.clone());
+    let (tcp, tcp_site) =
+        tcp::Front::new(shared.clone(), site, hot.clone(), origin.challenges.clone());
     let (stop_tcp, stopped) = tokio::sync::watch::channel(false);
     let end = ended.0.clone();
     let work = move || {
@@ -161,6 +172,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         leases: leases.clone(),
         usage: control::Usage::new(usage.clone()),
         hot,
+        hurry: origin.hurry.clone(),
         tcp_site,
         ended: ended.1,
     };
@@ -176,7 +188,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
             "serving"
         );
     };
-    let outcome = control::run(control, sockets.admin, sockets.http, serving);
+    let outcome = control::run(control, origin, sockets.admin, sockets.http, serving);
     let _ = stop_tcp.send(true);
     for thread in threads {
         let _ = thread.join();

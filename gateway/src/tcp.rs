@@ -12,7 +12,8 @@ use bauta_masque::request::{Ask, Carriage, Head};
 use bauta_masque_io::clock;
 use bauta_masque_io::concealed::Export;
 use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
-use bauta_masque_io::tls::{HotCertificate, rustls_server_config};
+use bauta_masque_io::tls::{AcmeAware, HotCertificate, rustls_server_config};
+use bauta_web::acme::Challenges;
 use bauta_web::{Body, ClientAddr, Site};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -36,6 +37,7 @@ pub struct Front {
     shared: Everything,
     site: watch::Receiver<Site>,
     certificate: Arc<HotCertificate>,
+    challenges: Challenges,
 }
 
 impl Front {
@@ -44,9 +46,10 @@ impl Front {
         shared: Everything,
         site: Site,
         certificate: Arc<HotCertificate>,
+        challenges: Challenges,
     ) -> (Self, watch::Sender<Site>) {
         let (sender, site) = watch::channel(site);
-        (Self { shared, site, certificate }, sender)
+        (Self { shared, site, certificate, challenges }, sender)
     }
 }
 
@@ -56,8 +59,9 @@ pub fn run(
     listener: TcpListener,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let Front { shared, site, certificate } = front;
+    let Front { shared, site, certificate, challenges } = front;
     let tls = rustls_server_config(certificate, &[b"h2", b"http/1.1"])?;
+    let tls = AcmeAware::new(tls, move || challenges.tls_alpn01());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)

@@ -9,6 +9,7 @@ mod rings;
 mod roads;
 mod site;
 mod upward;
+mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -133,8 +134,8 @@ pub struct Parts {
     pub accepts_anywhere: bool,
     /// Its TUN queue, with CONNECT-IP.
     pub tun: Option<TunQueue>,
-    /// The certificate to begin with.
-    pub certificate: Arc<Certified>,
+    /// The certificate to begin with; `None`: wait for it.
+    pub certificate: Option<Arc<Certified>>,
     /// The site to begin with.
     pub site: Site,
     /// Its mailbox.
@@ -146,14 +147,15 @@ pub struct Parts {
 }
 
 /// Runs a worker on this thread until it is told to stop.
-pub fn run(parts: Parts) -> anyhow::Result<()> {
+pub fn run(mut parts: Parts) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let mut worker = Worker::new(parts)?;
+        let Some(certificate) = waiting::for_certificate(&mut parts).await else { return Ok(()) };
+        let mut worker = Worker::new(parts, &certificate)?;
         worker.serve().await
     })
 }
@@ -183,11 +185,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(parts: Parts) -> anyhow::Result<Self> {
+    fn new(parts: Parts, certificate: &Certified) -> anyhow::Result<Self> {
         let shared = parts.shared;
         let config = &shared.config;
         let (quic, tunnels) =
-            ctx::quic_configs(&parts.certificate, &parts.keys.tickets, config.tunnel.resilience)?;
+            ctx::quic_configs(certificate, &parts.keys.tickets, config.tunnel.resilience)?;
         let endpoint = EndpointConfig {
             worker: parts.id,
             workers: shared.workers.len(),

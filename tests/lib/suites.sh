@@ -132,7 +132,8 @@ suite_simulation() {
 
 suite_namespaces() {
   privileged namespaces || return
-  need_packages iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute dnsmasq:dnsmasq-base || { failed=$((failed + 1)); return; }
+  need_packages iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute dnsmasq:dnsmasq-base \
+    pebble:pebble caddy:caddy || { failed=$((failed + 1)); return; }
   counted lab of_cargo "$cage" cargo test --locked --no-fail-fast -p bauta-lab --tests
   if ! compgen -G 'tests/e2e/tests/*.rs' >/dev/null; then skip 1 "there is no end-to-end test yet (tests/e2e/tests)"; return; fi
   build programs cargo build --locked -p bauta-gateway -p bauta -p bauta-lab -p bauta-bench || return

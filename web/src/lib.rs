@@ -20,6 +20,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
+pub mod cert;
 mod config;
 mod page;
 mod pages;

@@ -95,3 +95,32 @@ fn every_field_of_the_reference_loads() {
 fn the_sample_configuration_loads() {
     parse(include_str!("../../../deploy/bauta-gateway.example.toml")).unwrap();
 }
+
+#[test]
+fn mistakes_in_acme_are_named_with_line_and_column() {
+    for (line, wanted) in [
+        ("email = \"nobody\"", "e-mail"),
+        ("domains = [\"https://a.org\"]", "no scheme or port"),
+        ("directory = \"http://ca.example\"", "https://"),
+        ("challenge = \"dns-01\"", "tls-alpn-01"),
+        ("renew_before = \"soon\"", "time"),
+        ("staging = true\ndirectory = \"https://ca.example/d\"", "two authorities"),
+        ("wildcard = true", "unknown field"),
+    ] {
+        let error = parse(&format!("domain = \"a.org\"\n[acme]\n{line}\n")).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("gateway.toml:3:") && error.contains(wanted), "{error}");
+    }
+    let secret = "domain = \"a.org\"\n[acme.eab]\nkid = \"k\"\nkey = \"not base64!\"\n";
+    let error = parse(secret).unwrap_err().to_string();
+    assert!(error.contains("base64url") && !error.contains("not base64!"), "{error}");
+}
+
+#[test]
+fn acme_has_all_names_once_and_no_secret_in_its_debug_output() {
+    let text = "domain = \"A.org\"\n[acme]\ndomains = [\"www.a.org\", \"a.ORG\", \"2001:DB8::1\"]\n\
+                [acme.eab]\nkid = \"k\"\nkey = \"c2VjcmV0\"\n";
+    let config = parse(text).unwrap();
+    assert_eq!(config.names(), ["a.org", "www.a.org", "2001:db8::1"]);
+    assert!(!format!("{config:?}").contains("115, 101"), "the key is shown");
+}

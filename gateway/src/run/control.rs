@@ -9,13 +9,15 @@ use anyhow::{Result, anyhow};
 use bauta_masque_io::clock;
 use bauta_masque_io::tls::HotCertificate;
 use bauta_web::Site;
+use bauta_web::cert::Status;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Interval, interval, timeout};
 
 use super::{nonblocking, redirect, reload};
 use crate::accounts::{UsageFile, Used};
 use crate::admin;
+use crate::certificate::{self, Origin};
 use crate::pool::LeaseFile;
 use crate::shared::{Everything, Shared, own_addresses};
 use crate::worker::{Message, SessionInfo};
@@ -32,6 +34,8 @@ pub(super) struct Control {
     pub(super) leases: LeaseFile,
     pub(super) usage: Usage,
     pub(super) hot: Arc<HotCertificate>,
+    /// Makes ACME try again at once.
+    pub(super) hurry: Option<Arc<Notify>>,
     pub(super) tcp_site: watch::Sender<Site>,
     pub(super) ended: mpsc::Receiver<Result<()>>,
 }
@@ -40,6 +44,7 @@ pub(super) struct Control {
 /// signals too: whoever reads of it may send one.
 pub(super) fn run(
     mut control: Control,
+    origin: Origin,
     admin: Option<TcpListener>,
     http: Option<TcpListener>,
     serving: impl FnOnce(),
@@ -48,17 +53,17 @@ pub(super) fn run(
     runtime.block_on(async {
         let signals = Signals::new()?;
         if let Some(listener) = admin {
-            let source = Arc::new(Source(control.shared.clone()));
+            let source = Arc::new(Source(control.shared.clone(), origin.status));
             tokio::spawn(admin::serve(nonblocking(listener)?, source));
         }
         if let Some(listener) = http {
             let config = &control.shared.config;
-            let origin = match config.listen.port() {
-                443 => format!("https://{}", config.domain),
-                port => format!("https://{}:{port}", config.domain),
-            };
-            tokio::spawn(redirect::serve(nonblocking(listener)?, origin));
+            let (names, port) = (config.names(), config.listen.port());
+            let about = redirect::Port80 { names, port, challenges: origin.challenges };
+            tokio::spawn(redirect::serve(nonblocking(listener)?, about));
         }
+        let (shared, hot) = (control.shared.clone(), control.hot.clone());
+        tokio::spawn(certificate::keep(origin.source, shared, hot));
         serving();
         let outcome = control.watch(signals).await;
         control.stop().await;
@@ -103,6 +108,10 @@ impl Control {
     async fn reload(&self) {
         let Self { shared, path, hot, tcp_site, .. } = self;
         match reload::reload(shared, path, hot, tcp_site).await {
+            Ok(()) if self.hurry.is_some() => {
+                self.hurry.iter().for_each(|hurry| hurry.notify_one());
+                tracing::info!("site and accounts were read again");
+            }
             Ok(()) => tracing::info!("certificate, site and accounts were read again"),
             Err(error) => tracing::error!("nothing changed: {error:#}"),
         }
@@ -181,11 +190,15 @@ pub(super) fn remember(shared: &Everything, leases: &LeaseFile) {
     }
 }
 
-struct Source(Everything);
+struct Source(Everything, watch::Receiver<Status>);
 
 impl admin::Source for Source {
     fn metrics(&self) -> String {
         self.0.metrics.encode().unwrap_or_default()
+    }
+
+    fn certificate(&self) -> String {
+        serde_json::to_string(&*self.1.borrow()).unwrap_or_default()
     }
 
     async fn sessions(&self) -> String {

@@ -1,13 +1,13 @@
-//! SIGHUP: certificate, site and accounts again, under running connections.
+//! SIGHUP: certificate files, site and accounts again, under running connections.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use bauta_masque_io::tls::HotCertificate;
 use tokio::sync::watch;
 
 use super::start;
+use crate::certificate::{Origin, install};
 use crate::config::Config;
 use crate::shared::Everything;
 use crate::worker::Message;
@@ -21,13 +21,17 @@ pub(super) async fn reload(
     tcp_site: &watch::Sender<Site>,
 ) -> Result<()> {
     let config = Config::load(path)?;
-    let certificate = Arc::new(start::certificate(&config)?);
+    let certificate = match shared.config.acme {
+        None => Origin::new(&config)?.first()?,
+        Some(_) => None,
+    };
     let site = start::site(&config)?;
     shared.accounts.reload()?;
-    hot.replace(&certificate);
+    if let Some(certificate) = certificate {
+        install(shared, hot, &certificate).await;
+    }
     let _ = tcp_site.send(site.clone());
     for worker in &shared.workers {
-        let _ = worker.send(Message::Certificate(certificate.clone())).await;
         let _ = worker.send(Message::Site(site.clone())).await;
     }
     Ok(())

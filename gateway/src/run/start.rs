@@ -8,9 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result, anyhow};
 use bauta_masque::request::Templates;
-use bauta_masque_io::clock;
 use bauta_masque_io::steer;
-use bauta_masque_io::tls::{Certified, TicketKey};
+use bauta_masque_io::tls::TicketKey;
 use bauta_masque_io::tun::{self, TunConfig, TunQueue};
 use bauta_masque_io::udp::BindOptions;
 use bauta_web::{Site, SiteConfig, Source, alt_svc};
@@ -18,22 +17,11 @@ use bauta_xdp::Steering;
 use nix::unistd::User;
 
 use crate::accounts::replace;
+use crate::certificate;
 use crate::config::{self, Config};
 use crate::pool::Plan;
 use crate::privileges;
 use crate::worker::Keys;
-
-/// The certificate, checked against the clock.
-pub(super) fn certificate(config: &Config) -> Result<Certified> {
-    let tls = &config.tls;
-    let certified = Certified::load(&tls.cert, &tls.key).context(
-        "certificate ([tls] cert and key); put a PEM chain and its key there, readable by this user",
-    )?;
-    if let Err(error) = certified.check_time(clock::unix_time()) {
-        tracing::warn!("{error}");
-    }
-    Ok(certified)
-}
 
 /// The website.
 pub(super) fn site(config: &Config) -> Result<Site> {
@@ -68,7 +56,7 @@ impl Sockets {
         Ok(Self {
             udp,
             tcp: listen(config.listen, "listen (HTTPS)")?,
-            http: config.http.map(|addr| listen(addr, "http")).transpose()?,
+            http: certificate::http(config).map(|addr| listen(addr, "http")).transpose()?,
             admin: config.admin.listen.map(|addr| listen(addr, "[admin] listen")).transpose()?,
         })
     }
@@ -154,6 +142,15 @@ pub(super) fn hand_over(config: &Config, user: &User) -> Result<()> {
         let path = config.state_dir.join(file);
         if path.exists() {
             privileges::hand_over(&path, user)?;
+        }
+    }
+    if config.acme.is_some() {
+        let dir = config.acme_dir();
+        privileges::hand_over(&dir, user)?;
+        let entries =
+            std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
+        for entry in entries {
+            privileges::hand_over(&entry?.path(), user)?;
         }
     }
     let accounts = &config.accounts.file;

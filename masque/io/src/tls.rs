@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 pub use certificate::{Certified, HotCertificate};
 pub use client::{ClientTls, Roots, quic_client_config, rustls_client_config};
-pub use server::{TicketKey, quic_server_config, rustls_server_config};
+pub use server::{AcmeAware, TicketKey, quic_server_config, rustls_server_config};
 pub use transport::{MAX_REQUESTS, TransportConfig};
 
 /// Key exchange under QUIC, in order of preference: what today's browsers offer.

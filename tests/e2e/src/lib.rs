@@ -10,6 +10,7 @@
 //! });
 //! ```
 
+mod authorities;
 mod client;
 mod gateway;
 mod ingress;
@@ -21,6 +22,7 @@ mod pki;
 mod programs;
 mod scene;
 
+pub use authorities::{Acme, EAB};
 pub use client::{Client, Finished, json};
 pub use gateway::{ADMIN, DOMAIN, Gateway};
 pub use ingress::Ingress;

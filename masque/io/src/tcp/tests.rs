@@ -67,7 +67,7 @@ struct Site {
 impl Site {
     fn start(limits: TcpLimits) -> Self {
         let authority = Authority::new();
-        let certificate = HotCertificate::new(&authority.issue(HOST));
+        let certificate = HotCertificate::new(Some(&authority.issue(HOST)));
         let tls = rustls_server_config(certificate.clone(), &[b"h2", b"http/1.1"]).unwrap();
         let listener = listen("[::]:0".parse().unwrap(), false).unwrap();
         let addr = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();

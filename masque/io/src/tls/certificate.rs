@@ -123,22 +123,22 @@ impl fmt::Debug for Certified {
 
 /// The certificate of running TCP listeners; exchanging it affects the connections that come after.
 #[derive(Debug)]
-pub struct HotCertificate(RwLock<Arc<CertifiedKey>>);
+pub struct HotCertificate(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl HotCertificate {
-    /// Serves `certified` until it is replaced.
-    pub fn new(certified: &Certified) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(certified.rustls.clone())))
+    /// Serves `certified` until it is replaced; handshakes without one fail.
+    pub fn new(certified: Option<&Certified>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(certified.map(|certified| certified.rustls.clone()))))
     }
 
     /// Serves `certified` from now on.
     pub fn replace(&self, certified: &Certified) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified.rustls.clone();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(certified.rustls.clone());
     }
 }
 
 impl ResolvesServerCert for HotCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use boring::pkey::PKey;
 use boring::ssl::{SslContext, SslContextBuilder, SslMethod, SslVersion};
 use boring::x509::X509;
+use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::ResolvesServerCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
 
 use super::{Certified, GROUPS, TlsError, TransportConfig};
+use crate::tcp::SelectTls;
 
 /// The key of session tickets under QUIC. Workers share one, so that a session begun with one of
 /// them resumes with any.
@@ -42,15 +44,39 @@ impl fmt::Debug for TicketKey {
 pub fn rustls_server_config(
     certificate: Arc<dyn ResolvesServerCert>,
     alpn: &[&[u8]],
-) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.ticketer = ring::Ticketer::new()?;
     Ok(Arc::new(config))
+}
+
+/// Serves a site, and beside it an authority that looks whether a domain is ours (TLS-ALPN-01,
+/// RFC 8737): who offers `acme-tls/1` and nothing else gets the settings that `challenge` gives, while
+/// it gives some.
+pub struct AcmeAware<F> {
+    site: Arc<ServerConfig>,
+    challenge: F,
+}
+
+impl<F: Fn() -> Option<Arc<ServerConfig>> + Send + Sync + 'static> AcmeAware<F> {
+    /// As said.
+    pub fn new(site: Arc<ServerConfig>, challenge: F) -> Self {
+        Self { site, challenge }
+    }
+}
+
+impl<F: Fn() -> Option<Arc<ServerConfig>> + Send + Sync + 'static> SelectTls for AcmeAware<F> {
+    fn select(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let mut protocols = hello.alpn().into_iter().flatten();
+        let asks = protocols.next() == Some(b"acme-tls/1") && protocols.next().is_none();
+        let challenge = if asks { (self.challenge)() } else { None };
+        challenge.unwrap_or_else(|| self.site.clone())
+    }
 }
 
 /// TLS 1.3 under QUIC, for HTTP/3. Early data is off: a replayed request must not open a tunnel.

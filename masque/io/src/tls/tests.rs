@@ -188,7 +188,7 @@ async fn tcp(
 async fn a_tcp_handshake_completes_and_refuses_strangers_wrong_names_and_wrong_pins() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let certified = authority.issue(HOST);
-    let hot = HotCertificate::new(&certified);
+    let hot = HotCertificate::new(Some(&certified));
     assert_eq!(tcp(hot.clone(), &authority.roots()).await.0.unwrap(), b"h2");
     let e = tcp(hot.clone(), &stranger.roots()).await.0.unwrap_err();
     assert!(e.contains("UnknownIssuer"), "{e}");

@@ -1,0 +1,121 @@
+//! Certificate authorities that speak ACME, each a real server in the scene's internet.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bauta_lab::clock::poll_until;
+use bauta_lab::{Namespace, Process, addresses};
+
+use crate::Authority;
+use crate::gateway::DOMAIN;
+
+/// How long an authority may take to answer.
+const UP: Duration = Duration::from_secs(30);
+
+/// The key that Pebble asks for where it asks for one, and its name.
+pub const EAB: (&str, &str) =
+    ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
+
+/// An authority: its files, and its processes while it runs.
+pub struct Acme {
+    /// The URL of its directory.
+    pub directory: String,
+    /// What its own HTTPS is trusted by.
+    pub ca: PathBuf,
+    /// The root of what it issues, once it runs.
+    pub root: PathBuf,
+    processes: Vec<Process>,
+}
+
+impl Acme {
+    /// Pebble, with a name server that leads every name to the gateway. It validates for real. With
+    /// `bound` it wants accounts bound to [`EAB`].
+    pub fn pebble(internet: &Namespace, bound: bool) -> Result<Self> {
+        let folder = internet.folder().join("pebble");
+        fs::create_dir_all(&folder)?;
+        let authority = Authority::new(&folder)?;
+        let host = addresses::INTERNET_V4;
+        let issued = authority.issue(&host.to_string(), "pebble", &folder)?;
+        let settings = serde_json::json!({ "pebble": {
+            "listenAddress": format!("{host}:14000"),
+            "managementListenAddress": "127.0.0.1:15000",
+            "certificate": issued.cert,
+            "privateKey": issued.key,
+            "httpPort": 80,
+            "tlsPort": 443,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": bound,
+            "externalAccountMACKeys": { EAB.0: EAB.1 },
+        }});
+        let config = folder.join("pebble.json");
+        fs::write(&config, settings.to_string())?;
+        let gateway = format!("-defaultIPv4={}", addresses::UPLINK_V4);
+        let names = internet.start(
+            "pebble-challtestsrv",
+            &[
+                &gateway,
+                "-defaultIPv6=",
+                "-dns01=127.0.0.1:8053",
+                "-http01=",
+                "-https01=",
+                "-tlsalpn01=",
+                "-management=127.0.0.1:8055",
+            ],
+        )?;
+        let mut command = internet.command("pebble");
+        command.arg("-config").arg(&config).args(["-dnsserver", "127.0.0.1:8053", "-strict"]);
+        command.env("PEBBLE_VA_NOSLEEP", "1");
+        let pebble = internet.spawn(command)?;
+        let root = folder.join("root.pem");
+        let fetch = format!("curl -sk https://127.0.0.1:15000/roots/0 -o {}", root.display());
+        poll_until(UP, || internet.shell(&fetch).is_ok().then_some(()))
+            .context("pebble is not up")?;
+        Ok(Self {
+            directory: format!("https://{host}:14000/dir"),
+            ca: authority.file().to_owned(),
+            root,
+            processes: vec![names, pebble],
+        })
+    }
+
+    /// Caddy's ACME server: certificates for twelve hours, names looked up in the hosts file.
+    pub fn caddy(internet: &Namespace) -> Result<Self> {
+        let folder = internet.folder().join("caddy");
+        fs::create_dir_all(&folder)?;
+        internet.etc_file(
+            "hosts",
+            &format!("127.0.0.1 localhost\n{} {DOMAIN}\n", addresses::UPLINK_V4),
+        )?;
+        let host = addresses::INTERNET_V4;
+        let text = format!(
+            "{{\n admin off\n auto_https disable_redirects\n skip_install_trust\n \
+             storage file_system {}\n}}\n\
+             https://{host} {{\n tls internal\n acme_server\n}}\n",
+            folder.display()
+        );
+        let config = folder.join("Caddyfile");
+        fs::write(&config, text)?;
+        let mut command = internet.command("caddy");
+        command.arg("run").arg("--adapter=caddyfile").arg("--config").arg(&config);
+        command.env("HOME", &folder);
+        let caddy = internet.spawn(command)?;
+        let root = folder.join("pki/authorities/local/root.crt");
+        let directory = format!("https://{host}/acme/local/directory");
+        let ask = format!("curl -sf --cacert {} {directory}", root.display());
+        poll_until(UP, || internet.shell(&ask).is_ok().then_some(())).context("caddy is not up")?;
+        Ok(Self { directory, ca: root.clone(), root, processes: vec![caddy] })
+    }
+
+    /// The lines of `[acme]` that lead to it.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        format!("[acme]\ndirectory = \"{}\"\nca = \"{}\"\n", self.directory, self.ca.display())
+    }
+
+    /// Ends it; its files stay.
+    pub fn stop(&mut self) {
+        self.processes.iter_mut().for_each(Process::kill);
+    }
+}
