@@ -35,14 +35,17 @@ impl Acme {
     pub fn pebble(internet: &Namespace, bound: bool) -> Result<Self> {
         let folder = internet.folder().join("pebble");
         fs::create_dir_all(&folder)?;
-        let authority = Authority::new(&folder)?;
         let host = addresses::INTERNET_V4;
-        let issued = authority.issue(&host.to_string(), "pebble", &folder)?;
+        let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
+        // One that comes back is the one that was there.
+        if !ca.exists() {
+            Authority::new(&folder)?.issue(&host.to_string(), "pebble", &folder)?;
+        }
         let settings = serde_json::json!({ "pebble": {
             "listenAddress": format!("{host}:14000"),
             "managementListenAddress": "127.0.0.1:15000",
-            "certificate": issued.cert,
-            "privateKey": issued.key,
+            "certificate": cert,
+            "privateKey": key,
             "httpPort": 80,
             "tlsPort": 443,
             "ocspResponderURL": "",
@@ -74,7 +77,7 @@ impl Acme {
             .context("pebble is not up")?;
         Ok(Self {
             directory: format!("https://{host}:14000/dir"),
-            ca: authority.file().to_owned(),
+            ca,
             root,
             processes: vec![names, pebble],
         })
