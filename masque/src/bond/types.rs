@@ -40,8 +40,8 @@ pub struct Config {
     pub agreed: field::Agreed,
     /// How packets are spread over several paths.
     pub policy: Policy,
-    /// A rate the sum of all that is sent never exceeds, repair included, bits a second of UDP
-    /// payload; `None` lets measurement decide alone.
+    /// A rate that no path exceeds, repair included, bits a second of UDP payload: with several
+    /// paths each has it for itself. `None` lets measurement decide alone.
     pub cap: Option<u64>,
     /// Whether repair is sent at all. Rate control and ordering work without.
     pub repair: bool,
