@@ -176,3 +176,14 @@ pub fn iperf(ns: &Namespace) -> Result<Process> {
     server.wait_for_line("listening", SOON)?;
     Ok(server)
 }
+
+/// Starts a program that listens on a TCP port of an address, and answers nobody.
+pub fn hold(ns: &Namespace, address: &str, port: u16) -> Result<Process> {
+    let line = format!(
+        "import socket, time; s = socket.create_server(('{address}', {port})); \
+         print('held', flush=True); time.sleep(120)"
+    );
+    let mut holder = ns.start("python3", &["-c", &line])?;
+    holder.wait_for_line("held", SOON)?;
+    Ok(holder)
+}

@@ -26,7 +26,7 @@ pub use authorities::{Acme, EAB};
 pub use client::{Client, Finished, json};
 pub use gateway::{ADMIN, DOMAIN, Gateway};
 pub use ingress::Ingress;
-pub use internet::{Echo, Files, Names, dns, echo, files, iperf};
+pub use internet::{Echo, Files, Names, dns, echo, files, hold, iperf};
 pub use machine::Machine;
 pub use measure::{Pings, Stream};
 pub use pki::{Authority, Issued};

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use bauta_e2e::{Authority, Client, DOMAIN, Finished, Machine, SOON, Scene, Setting, play};
+use bauta_e2e::{Authority, Client, DOMAIN, Finished, Machine, SOON, Scene, Setting, hold, play};
 
 /// The program of a command made by the harness, in full.
 fn program(command: &Command) -> Result<String> {
@@ -83,8 +83,7 @@ fn a_port_in_use_is_named() {
         scene.clients[0].up()?;
         scene.clients[0].ping("203.0.113.2", "-c3 -i0.1")?.assert_lossless()?;
         let client = &scene.clients[0];
-        let _nc = client.ns.start("nc", &["-l", "-s", "127.0.0.1", "-p", "1080"])?;
-        client.ns.shell("until ss -Hltn | grep -q 127.0.0.1:1080; do sleep 0.1; done")?;
+        let _holder = hold(&client.ns, "127.0.0.1", 1080)?;
         judge(&client.bauta(&["proxy"])?, 1, &["127.0.0.1:1080"])
     });
 }

@@ -1,7 +1,7 @@
 //! Clients beside each other, and what none of them may reach. Needs root.
 
 use anyhow::{Result, ensure};
-use bauta_e2e::{Client, Pings, SOON, Scene, Setting, Stream, echo, iperf, play};
+use bauta_e2e::{Client, Pings, SOON, Scene, Setting, Stream, echo, hold, iperf, play};
 use bauta_lab::{Capture, Process};
 
 const V4: &str = "203.0.113.2";
@@ -147,7 +147,7 @@ fn the_gateways_address_in_the_tunnel_answers_a_ping_and_nothing_else() {
     play(Setting::default().tables("[log]\nlevel = \"debug\""), |scene| {
         let (client, gateway, _) = scene.cast();
         client.up()?;
-        let _listener = gateway.ns.start("nc", &["-lk", "-s", "0.0.0.0", "-p", "9000"])?;
+        let _listener = hold(&gateway.ns, "0.0.0.0", 9000)?;
         for own in ["10.77.0.1", "fd62:6175:7461::1"] {
             client.ping(own, "-c3 -i0.1")?.assert_lossless()?;
         }
