@@ -46,7 +46,7 @@ pub enum User {
         /// Its name: letters, digits, and - _ . @
         name: String,
         /// A public key of the client, as `bauta key` prints it there. May be repeated.
-        #[arg(long, value_name = "KEY")]
+        #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
         key: Vec<String>,
         /// Its limits.
         #[command(flatten)]
@@ -67,6 +67,7 @@ pub enum User {
         /// The account's name.
         name: String,
         /// The public key, as `bauta key` prints it on the client.
+        #[arg(allow_hyphen_values = true)]
         key: String,
         /// Take the key away instead; its tunnels close within a second.
         #[arg(long)]
@@ -115,6 +116,23 @@ impl Cli {
             Command::Check => crate::run::check(&config),
             Command::Status => status::run(&config),
             Command::User(user) => user::run(user, &config),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_begin_with_a_hyphen() {
+        for words in [
+            ["user", "add", "alice", "--key", "-C4"],
+            ["user", "key", "alice", "-C4", "--revoke"],
+            ["user", "key", "alice", "--revoke", "-C4"],
+        ] {
+            let line = ["bauta-gateway"].into_iter().chain(words);
+            assert!(Cli::try_parse_from(line).is_ok(), "{words:?}");
         }
     }
 }
