@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bauta_masque_io::tls::TransportConfig;
 use bauta_masque_io::udp::{BindOptions, Datagram, UdpSocket};
 use bauta_masque_io::{
     App, Closed, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, Header, NameValue,
@@ -142,6 +143,12 @@ impl Pair {
         let mut client = Endpoint::client(socket(), EndpointConfig::default()).unwrap();
         let mut config = quic_config();
         config.verify_peer(false);
+        // Every client announces a browser's windows, so they have to be its own.
+        let browser = TransportConfig::client();
+        config.set_initial_max_data(browser.initial_max_data);
+        config.set_initial_max_stream_data_bidi_local(browser.initial_max_stream_data);
+        config.set_initial_max_stream_data_bidi_remote(browser.initial_max_stream_data);
+        config.set_initial_max_stream_data_uni(browser.initial_max_stream_data);
         let conn = client.connect(server.local_addr(), "site.test", &mut config).unwrap();
         let mut pair = Self {
             server,
