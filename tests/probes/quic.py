@@ -146,8 +146,10 @@ async def bare(address: str, probe: Probe, quiet: float) -> Trace:
             try:
                 while True:
                     answer = await asyncio.wait_for(loop.sock_recv(sock, 65536), quiet)
-                    # Version negotiation echoes ids; a stateless reset is noise but for two bits.
-                    answers.append((len(answer), answer[0] >> 6, answer[1:] if answer[0] & 0x80 else b""))
+                    # Version negotiation echoes ids behind seven arbitrary bits (RFC 9000 section 17.2.1); a stateless
+                    # reset is noise but for two bits.
+                    fixed = answer[0] >> 7 if answer[1:5] == bytes(4) else answer[0] >> 6
+                    answers.append((len(answer), fixed, answer[1:] if answer[0] & 0x80 else b""))
             except TimeoutError:
                 pass
             except OSError as error:
