@@ -47,7 +47,8 @@ counted() {
   if [ "$s" -gt 0 ]; then grep -hE '^SKIPPED|^[!] SKIPPED|^test .* ignored' "$log" | grep -v 'started by' | head -n 20 >&2; fi
   if [ "$f" -gt 0 ]; then
     [ "$status" -eq 124 ] && bad "$name" "was not done after $minutes minutes"
-    grep -hE '^test .* FAILED$|^error(\[|:)|^✗|^FAIL|panicked at' "$log" | head -n 40
+    # A panic's words stand in the lines below it.
+    grep -hE -A 4 '^test .* FAILED$|^error(\[|:)|^✗|^FAIL|panicked at' "$log" | head -n 80
     note "the end of $log:"
     tail -n 60 "$log"
   fi
