@@ -144,7 +144,7 @@ impl Actor {
         for note in std::mem::take(&mut self.flows.notes) {
             self.note(note, now);
         }
-        for (conn, stream) in self.flows.raised() {
+        for (conn, stream) in self.flows.raised(now) {
             if let Some(connection) = self.endpoint.get(conn) {
                 self.flows.pump(connection, stream);
                 self.endpoint.touch(conn);

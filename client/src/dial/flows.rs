@@ -1,6 +1,12 @@
 //! The flows of all connections of the dialer: what comes in is handed to them, what they raise is sent.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bauta_masque::{
     capsule,
@@ -8,7 +14,7 @@ use bauta_masque::{
     datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
 };
 use bauta_masque_io::{
-    App, Closed, ConnId, Connection, DatagramBuf, DatagramError, Event, Header,
+    App, Closed, ConnId, Connection, DatagramBuf, DatagramError, Event, Header, clock,
     connection::HIGH_WATER,
 };
 use tokio::sync::Notify;
@@ -21,6 +27,10 @@ pub(super) type Key = (ConnId, u64);
 
 /// Bytes read from a stream at once.
 const CHUNK: usize = 64 * 1024;
+
+/// How long after its opening a UDP flow waits for path MTU discovery with a datagram that is too large for what is known
+/// to pass. The first packets of a QUIC connection through the flow are such, and repeated only after a second.
+const MTU_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells the actor which flows have something to send, or room again.
 #[derive(Debug, Default)]
@@ -64,7 +74,17 @@ pub(super) enum Note {
 enum Flow {
     Asked { open: Option<Open>, deadline: Instant },
     Tcp { pipe: Rc<RefCell<Pipe>>, sent_fin: bool },
-    Udp { packets: Rc<Packets>, session: ConnectUdp },
+    Udp { packets: Rc<Packets>, session: ConnectUdp, settled_by: Instant },
+}
+
+/// What became of the datagrams that a flow has to send.
+#[derive(PartialEq)]
+enum Pumped {
+    All,
+    /// Some are left: the connection's queue is full.
+    Full,
+    /// Some are left: the next may fit once path MTU discovery has ended.
+    Early,
 }
 
 /// All flows.
@@ -74,6 +94,8 @@ pub(super) struct Flows {
     flows: HashMap<Key, Flow>,
     /// Flows whose datagrams found the queue full.
     stalled: Vec<Key>,
+    /// Flows whose next datagram waits for path MTU discovery.
+    early: Vec<Key>,
     chunk: Box<[u8]>,
 }
 
@@ -84,6 +106,7 @@ impl Flows {
             notes: Vec::new(),
             flows: HashMap::new(),
             stalled: Vec::new(),
+            early: Vec::new(),
             chunk: vec![0; CHUNK].into(),
         }
     }
@@ -98,13 +121,22 @@ impl Flows {
         self.flows.insert(key, Flow::Asked { open: Some(open), deadline });
     }
 
-    /// The earliest moment at which a request has waited too long.
+    /// The earliest moment at which a request, or a datagram too large for now, has waited too long.
     pub(super) fn timeout(&self) -> Option<Instant> {
         let deadlines = self.flows.values().filter_map(|flow| match flow {
             Flow::Asked { deadline, .. } => Some(*deadline),
             _ => None,
         });
-        deadlines.min()
+        let early = self.early.iter().filter_map(|key| self.settled_by(key));
+        deadlines.chain(early).min()
+    }
+
+    /// When the flow no longer waits for path MTU discovery.
+    fn settled_by(&self, key: &Key) -> Option<Instant> {
+        match self.flows.get(key) {
+            Some(Flow::Udp { settled_by, .. }) => Some(*settled_by),
+            _ => None,
+        }
     }
 
     /// Gives up requests that have waited too long; the streams are to be reset.
@@ -119,9 +151,18 @@ impl Flows {
     }
 
     /// Flows to look at in this turn.
-    pub(super) fn raised(&mut self) -> Vec<Key> {
+    pub(super) fn raised(&mut self, now: Instant) -> Vec<Key> {
         let mut keys = self.signal.take();
         keys.append(&mut self.stalled);
+        let mut early = std::mem::take(&mut self.early);
+        early.retain(|key| {
+            let waits = self.settled_by(key).is_some_and(|at| now < at);
+            if !waits {
+                keys.push(*key);
+            }
+            waits
+        });
+        self.early = early;
         keys
     }
 
@@ -136,13 +177,19 @@ impl Flows {
                     self.flows.remove(&key);
                 }
             }
-            Some(Flow::Udp { packets, session }) => {
+            Some(Flow::Udp { packets, session, settled_by }) => {
                 if packets.is_dropped() {
                     conn.send_body(stream, bytes::Bytes::new(), true);
                     conn.stop(stream, H3_REQUEST_CANCELLED);
                     self.flows.remove(&key);
-                } else if !pump_udp(conn, stream, packets, session) {
-                    self.stalled.push(key);
+                } else {
+                    let early = !conn.path_mtu_settled() && clock::now() < *settled_by;
+                    match pump_udp(conn, stream, packets, session, early) {
+                        Pumped::All => {}
+                        Pumped::Full => self.stalled.push(key),
+                        Pumped::Early if self.early.contains(&key) => {}
+                        Pumped::Early => self.early.push(key),
+                    }
                 }
             }
             Some(Flow::Asked { .. }) | None => {}
@@ -183,7 +230,8 @@ impl Flows {
             Wanted::Udp(answer) => {
                 let (flow, packets) = UdpFlow::new(signal, key);
                 let _ = answer.send(Ok(flow));
-                Flow::Udp { packets, session: ConnectUdp::new(Role::Client) }
+                let settled_by = clock::now() + MTU_PATIENCE;
+                Flow::Udp { packets, session: ConnectUdp::new(Role::Client), settled_by }
             }
         };
         self.flows.insert(key, flow);
@@ -193,7 +241,7 @@ impl Flows {
         let key = (conn.id(), stream);
         match self.flows.get_mut(&key) {
             Some(Flow::Tcp { .. }) => self.pump(conn, stream),
-            Some(Flow::Udp { packets, session }) => {
+            Some(Flow::Udp { packets, session, .. }) => {
                 let mut broken = None;
                 loop {
                     let n = conn.recv_body(stream, &mut self.chunk);
@@ -277,15 +325,21 @@ fn pump_tcp(
     }
 }
 
-/// Returns `false` when datagrams are left because the queue is full.
-fn pump_udp(conn: &mut Connection, stream: u64, packets: &Packets, session: &ConnectUdp) -> bool {
-    let mut all = true;
+/// `early`: what is too large for now may not be so for long.
+fn pump_udp(
+    conn: &mut Connection,
+    stream: u64,
+    packets: &Packets,
+    session: &ConnectUdp,
+    early: bool,
+) -> Pumped {
+    let mut pumped = Pumped::All;
     let max = conn.max_datagram_payload(stream);
     packets.up.borrow_mut().drain(|datagram| {
         let Some(max) = max else {
             // Without HTTP Datagrams the same payload goes as a capsule (RFC 9297 §3.5).
             if conn.queued(stream) >= HIGH_WATER {
-                all = false;
+                pumped = Pumped::Full;
                 return false;
             }
             conn.send_body(
@@ -295,16 +349,20 @@ fn pump_udp(conn: &mut Connection, stream: u64, packets: &Packets, session: &Con
             );
             return true;
         };
-        // What is too large is dropped (RFC 9298 §6.1).
-        if let UdpVerdict::Forward(datagram) = session.encapsulate(datagram, max)
-            && let Err(DatagramError::Full) = conn.send_datagram(stream, &CONTEXT_ID_ZERO, datagram)
-        {
-            all = false;
-            return false;
+        match session.encapsulate(datagram, max) {
+            UdpVerdict::Forward(datagram) => {
+                let sent = conn.send_datagram(stream, &CONTEXT_ID_ZERO, datagram);
+                if let Err(DatagramError::Full) = sent {
+                    pumped = Pumped::Full;
+                }
+            }
+            // What is too large is dropped (RFC 9298 §6.1).
+            UdpVerdict::Drop(_) if early => pumped = Pumped::Early,
+            UdpVerdict::Drop(_) => {}
         }
-        true
+        pumped == Pumped::All
     });
-    all
+    pumped
 }
 
 fn abort(conn: &mut Connection, stream: u64, code: u64) {
@@ -323,7 +381,7 @@ pub(super) fn refuse(open: Open, why: DialError) {
 impl App for Flows {
     fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
         let key = (conn.id(), stream);
-        let Some(Flow::Udp { packets, session }) = self.flows.get(&key) else { return };
+        let Some(Flow::Udp { packets, session, .. }) = self.flows.get(&key) else { return };
         match session.handle_datagram(payload.as_ref()) {
             Ok(UdpVerdict::Forward(datagram)) => packets.push_down(datagram),
             Ok(UdpVerdict::Drop(_)) => {}
@@ -352,7 +410,12 @@ impl App for Flows {
                 }
             }
             Event::Writable { stream } => self.signal.raise((id, stream)),
-            Event::PathMtu { .. } | Event::Migrated => {}
+            Event::PathMtu { .. } => {
+                let signal = &self.signal;
+                let settled = |key: &mut Key| key.0 == id;
+                self.early.extract_if(.., settled).for_each(|key| signal.raise(key));
+            }
+            Event::Migrated => {}
             Event::Closed(closed) => {
                 let keys: Vec<Key> = self.flows.keys().filter(|(c, _)| *c == id).copied().collect();
                 keys.into_iter().for_each(|key| self.fail(key, DialError::Lost));

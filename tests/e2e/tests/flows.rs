@@ -86,6 +86,30 @@ fn a_thousand_udp_flows_at_once_each_have_their_own_echo() {
 }
 
 #[test]
+fn the_first_datagram_of_a_flow_may_be_as_large_as_its_last() {
+    play(Setting::default(), |scene| {
+        let (client, _, internet) = scene.cast();
+        let _echo = echo(internet, 7)?;
+        // Each connects anew, and knows of no packet larger than QUIC's least when the flow opens.
+        for round in 0..5 {
+            let _forward =
+                started(client, &["forward", "udp", "5353", "203.0.113.2:7"], "udp 127")?;
+            client.ns.enter(|| -> Result<()> {
+                let socket = UdpSocket::bind("127.0.0.1:0")?;
+                socket.connect("127.0.0.1:5353")?;
+                socket.set_read_timeout(Some(SOON))?;
+                socket.send(&[round; 1400])?;
+                let mut back = [0; 2000];
+                let len = socket.recv(&mut back).with_context(|| format!("round {round}"))?;
+                ensure!(back[..len] == [round; 1400], "round {round}: another datagram");
+                Ok(())
+            })??;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_forwarded_tcp_port_carries_every_byte() {
     play(Setting::default(), |scene| {
         let (client, _, internet) = scene.cast();
