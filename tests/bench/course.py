@@ -13,6 +13,7 @@ class Course:
 
     def __init__(self, name, options, say):
         self.name, self.seconds, self.rounds, self.say = name, options.seconds, options.rounds, say
+        self.rows = getattr(options, "rows", [])  # of a bench that has many: those wanted, all if empty
         self.folder = Path(tempfile.mkdtemp(prefix=f"bauta-bench-{name}-"))
         self.samples, self.notes, self.missing, self.broken = Samples(name), [], [], []
         self.add = self.samples.add

@@ -17,7 +17,8 @@ def require(*names):
     for name in names:
         if not program(name).exists():
             profile = " --release" if "release" in str(product.programs()) else ""
-            raise Failed(f"{name} is missing: cargo build{profile} --locked -p bauta-bench builds it")
+            package = "bauta-lab" if name == "bauta-link" else "bauta-bench"
+            raise Failed(f"{name} is missing: cargo build{profile} --locked -p {package} builds it")
 
 
 def serve_packets(internet):

@@ -4,6 +4,8 @@
 import argparse
 import io
 import json
+import socket
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -17,8 +19,9 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "deploy/lib")]
 
 import benches
 import report
+import resilient
 from course import Course
-from scene.proc import Failed
+from scene.proc import Failed, wait_until
 
 
 def samples():
@@ -110,6 +113,32 @@ class Courses(unittest.TestCase):
     def test_nothing_is_measured_without_bauta(self):
         with self.assertRaises(Failed):
             self.course().present([Contender("bauta", "build it")])
+
+
+class Streams(unittest.TestCase):
+    def test_a_stream_over_loopback_arrives_whole_and_in_order(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        start = lambda *words: subprocess.Popen([sys.executable, HERE / "stream.py", *words], stdout=subprocess.PIPE, text=True)
+        receiver = start("receive", port, "20")
+        ready = lambda: f"{int(port):04X} " in Path("/proc/net/udp").read_text()
+        wait_until(ready, "the receiver", daemons=[])
+        sent = json.loads(start("send", "127.0.0.1", port, "200", "500", "0.5").communicate(timeout=20)[0])["sent"]
+        got = json.loads(receiver.communicate(timeout=30)[0])
+        self.assertEqual((got["received"], got["bytes"], got["doubles"], got["disorder"]), (sent, sent * 200, 0, 0))
+        self.assertLessEqual(got["p50"], got["p999"])
+
+
+class Rows(unittest.TestCase):
+    def test_an_unknown_row_is_named_with_those_there_are(self):
+        for bench, known in (("resilience", "failover"), ("pairs", "fiber_lte")):
+            options = argparse.Namespace(seconds=1, rounds=1, rows=["nonsense"])
+            with self.assertRaisesRegex(Failed, f"nonsense.*{known}"):
+                benches.load(bench).run(Course(bench, options, lambda *_: None))
+
+    def test_the_bounds_are_those_of_headers_and_loss(self):
+        self.assertEqual([round(resilient.limit(100, loss), 1) for loss in (0.01, 0.05, 0.10, 0.15)], [94.9, 91.1, 86.3, 81.5])
 
 
 class Register(unittest.TestCase):

@@ -20,6 +20,8 @@ NAMES = (
     "ingress",
     "strangers",
     "flood",
+    "resilience",
+    "pairs",
 )
 
 
