@@ -48,7 +48,7 @@ domain = "{domain}"
 listen = "[::]:{port}"
 state_dir = "{folder}/state"
 user = "root"
-
+{top}
 [tls]
 cert = "{folder}/cert.pem"
 key = "{folder}/key.pem"
@@ -80,14 +80,15 @@ source_connections = 1000000
 
 
 class Gateway:
-    """A gateway, running and answering, with one account. `extra` is appended to its configuration: further tables."""
+    """A gateway, running and answering, with one account. `extra` is appended to its configuration: further tables; `top` are further
+    keys that belong to no table."""
 
-    def __init__(self, host, folder, port=PORT, mtu=1420, sessions=16, domain=DOMAIN, extra=""):
+    def __init__(self, host, folder, port=PORT, mtu=1420, sessions=16, domain=DOMAIN, extra="", top=""):
         self.host, self.folder, self.port, self.domain = host, Path(folder), port, domain
         certificate(self.folder, domain)
         (self.folder / "state").mkdir(exist_ok=True)
         self.config = self.folder / "gateway.toml"
-        config = CONFIG.format(admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions, flows=max(FLOWS, sessions))
+        config = CONFIG.format(top=top, admin=ADMIN, domain=domain, port=port, folder=self.folder, mtu=mtu, sessions=sessions, flows=max(FLOWS, sessions))
         self.config.write_text(config + extra + (CROWD if sessions > 16 else ""))
         self.program = programs() / "bauta-gateway"
         added = host.run([self.program, "--config", self.config, "user", "add", "guest", "--quiet"])

@@ -16,6 +16,7 @@ NAMES = (
     "memory",
     "handshakes",
     "growth",
+    "scaling",
     "stages",
     "ingress",
     "strangers",
