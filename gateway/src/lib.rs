@@ -14,6 +14,7 @@ pub mod link;
 pub mod log;
 pub mod metrics;
 pub mod nat;
+mod one_time;
 pub mod pool;
 pub mod privileges;
 pub mod router;

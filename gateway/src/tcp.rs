@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::accounts::{FlowGuard, Grant};
 use crate::dial::Refusal;
 use crate::metrics::Kind;
+use crate::one_time;
 use crate::router::{Credentials, Examined, Route, route};
 use crate::shared::Everything;
 use crate::tunnel::tcp::{Meter, relay};
@@ -91,6 +92,7 @@ async fn answer(
 ) -> Response<Body> {
     let counters = &shared.metrics.tcp;
     let h1 = peer.version == Version::Http1;
+    let arrived = clock::now();
     let mut tls = peer.exporter.clone();
     match decide(&request, h1, shared, &mut tls) {
         Route::Site(examined) => {
@@ -100,8 +102,11 @@ async fn answer(
             request.headers_mut().remove(EXPORT_FIELD);
             let answer = site.answer(request.map(Body::new)).await;
             let status = answer.status();
-            if examined == Examined::No && (status.is_client_error() || status.is_server_error()) {
-                shared.accounts.pretend(&mut tls, clock::unix_time());
+            if status.is_client_error() || status.is_server_error() {
+                if examined == Examined::No {
+                    shared.accounts.pretend(&mut tls, clock::unix_time());
+                }
+                one_time::turn(arrived).await;
             }
             answer
         }

@@ -95,6 +95,8 @@ pub struct SessionInfo {
 
 /// What tasks on the worker's thread tell it about a stream.
 pub(crate) enum What {
+    /// The head to come says that what was asked for is not to be had.
+    Failure,
     /// The head of an answer; `true`: it is all there is.
     Head(Vec<Header>, bool),
     /// A piece of a body.

@@ -219,13 +219,13 @@ impl Streams {
         let fields = || headers.iter().map(|h| (h.name(), h.value()));
         let head = Head::from_fields(Carriage::H3, fields());
         let shared = &self.ctx.shared;
-        let now = clock::unix_time();
+        let (arrived, now) = (clock::now(), clock::unix_time());
         let credentials = Credentials::of(fields());
         let resilience = shared.config.tunnel.resilience;
         let offer = fields().find(|(name, _)| resilience && *name == field::NAME.as_bytes());
         let offer = offer.and_then(|(_, value)| Offer::parse(value));
         match route(&head, credentials, &shared.templates, &shared.accounts, conn, now) {
-            Route::Site(examined) => self.site(conn, stream, headers, fin, examined),
+            Route::Site(examined) => self.site(conn, stream, headers, fin, examined, arrived),
             Route::Tunnel(ask, grant) => {
                 self.open(conn, stream, ask, grant, fin);
                 if let Some(Flow::Opening(opening)) = self.flow(conn, stream) {
@@ -243,6 +243,7 @@ impl Streams {
         headers: &[Header],
         fin: bool,
         examined: Examined,
+        arrived: Instant,
     ) {
         let from = conn.peer().map(|peer| peer.ip());
         let Some(request) = site::request(headers, from) else {
@@ -252,8 +253,9 @@ impl Streams {
         self.ctx.counters.requests[2].add(1);
         let key = (conn.id(), stream);
         let site = self.ctx.site.clone();
-        let mut pipe =
-            Pipe::start(key, &self.ctx.told, fin, |ends| site::answer(site, request, !fin, ends));
+        let mut pipe = Pipe::start(key, &self.ctx.told, fin, |ends| {
+            site::answer(site, request, !fin, arrived, ends)
+        });
         pipe.examined = examined;
         self.insert(key, Flow::Site(pipe));
     }
@@ -370,13 +372,13 @@ impl Streams {
             None => return,
         };
         match what {
-            What::Head(headers, ended) => {
-                if let Some(Flow::Site(pipe)) = self.flow(conn, stream)
-                    && site::is_failure(&headers)
-                {
+            What::Failure => {
+                if let Some(Flow::Site(pipe)) = self.flow(conn, stream) {
                     let examined = std::mem::replace(&mut pipe.examined, Examined::Yes);
                     self.pretend(conn, examined);
                 }
+            }
+            What::Head(headers, ended) => {
                 conn.respond(stream, headers, ended);
                 if ended {
                     self.answered(conn, stream, receiving);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Instant;
 
 use bauta_masque::concealed::EXPORT_FIELD;
 use bauta_masque::datagram::H3_INTERNAL_ERROR;
@@ -12,6 +13,7 @@ use http_body::Body as _;
 
 use super::What;
 use super::pipe::Ends;
+use crate::one_time;
 
 /// Fields that belong to a connection, which HTTP/3 has none of (RFC 9114 §4.2).
 const HOP_BY_HOP: [&str; 5] =
@@ -73,18 +75,22 @@ pub(crate) fn request(headers: &[Header], from: Option<std::net::IpAddr>) -> Opt
     Some(request)
 }
 
-/// Whether an answer says that what was asked for is not to be had.
-pub(crate) fn is_failure(head: &[Header]) -> bool {
-    let status = head.iter().find(|field| field.name() == b":status");
-    status.is_some_and(|status| matches!(status.value().first(), Some(b'4' | b'5')))
-}
-
-/// Asks the site and sends its answer.
-pub(crate) async fn answer(site: Site, request: Request<()>, has_body: bool, ends: Ends) {
+/// Asks the site and sends its answer to a request that came at `arrived`.
+pub(crate) async fn answer(
+    site: Site,
+    request: Request<()>,
+    has_body: bool,
+    arrived: Instant,
+    ends: Ends,
+) {
     let Ends { inbox, outbox } = ends;
     let head_only = request.method() == Method::HEAD;
     let request = request.map(|()| if has_body { Body::new(inbox) } else { Body::empty() });
     let (parts, mut body) = site.answer(request).await.into_parts();
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        outbox.tell(What::Failure);
+        one_time::turn(arrived).await;
+    }
     let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let ended = head_only || bodiless || body.is_end_stream();
     outbox.tell(What::Head(response(parts.status, &parts.headers), ended));
