@@ -87,6 +87,9 @@ pub struct Bond {
     pool: Pool,
     queue: Queue,
     store: Store,
+    /// What the peer has not reported below `missing` is looked at again at `judge_due`.
+    judge_due: Option<u64>,
+    missing: u64,
     copies: Copies,
     outgoing: repair::Outgoing,
     incoming: repair::Incoming,
@@ -118,6 +121,8 @@ impl Bond {
             pool: Pool::default(),
             queue: Queue::new(config.seed, config.max_queue),
             store: Store::new(config.window),
+            judge_due: None,
+            missing: 0,
             copies: Copies::default(),
             outgoing: repair::Outgoing::new(codec, config.budget),
             incoming: repair::Incoming::new(),
@@ -177,6 +182,7 @@ impl Bond {
             self.copies.due(),
             self.reorder.deadline(self.patience()),
             self.silence_due(),
+            self.judge_due,
         ];
         let first = due.into_iter().flatten().min()?;
         Some(self.origin + Duration::from_micros(first))
@@ -187,6 +193,7 @@ impl Bond {
         let now = self.micros(now);
         self.reorder.expire(now, self.patience(), &mut self.pool);
         self.watch_silence(now);
+        self.judge_again(now);
         let since = now.saturating_sub(ABANDON_AFTER);
         self.store.abandon(since, &mut self.pool);
         self.consider_plain(now);

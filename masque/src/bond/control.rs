@@ -71,7 +71,7 @@ impl Bond {
     pub(super) fn revive_path(&mut self, now: u64, id: PathId) {
         let Some(path) = self.path(id).filter(|p| !p.alive && !p.held_down) else { return };
         path.alive = true;
-        path.progress_at = now;
+        (path.progress_at, path.alive_since) = (now, now);
         self.push_event(Event::PathUp(id));
         self.tell_status(id, PathState::Active);
     }

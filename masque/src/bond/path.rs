@@ -10,6 +10,10 @@ const NUMBERS: usize = 8_192;
 const BURST_PACKETS: f64 = 10.0;
 /// Time's worth of rate that may be sent at once, seconds: timers are no finer than a millisecond.
 const BURST_SECONDS: f64 = 0.002;
+/// Datagrams without a report after which silence means that a path is dead, and the time between
+/// the probes that make them so many, microseconds.
+const DOUBT_AFTER: u64 = 5;
+const DOUBT_PROBE: u64 = 3_000;
 /// A round trip assumed before any is known, microseconds.
 const FIRST_RTT: f64 = 100_000.0;
 /// Packets a round trip to begin with, and the least rate, bytes a second.
@@ -39,6 +43,8 @@ pub(super) struct Path {
     /// When `reported` last rose.
     pub(super) progress_at: u64,
     pub(super) probed_at: u64,
+    /// When it was taken in, or was revived last.
+    pub(super) alive_since: u64,
     /// How often QUIC's acknowledgements went on while reports stayed away.
     pub(super) unheard: u32,
     pub(super) srtt: f64,
@@ -112,6 +118,7 @@ impl Path {
             last_sent: 0,
             progress_at: now,
             probed_at: 0,
+            alive_since: now,
             unheard: 0,
             srtt: FIRST_RTT,
             rttvar: FIRST_RTT / 4.0,
@@ -272,18 +279,41 @@ impl Path {
         (self.min_rtt.min(FIRST_RTT) / 32.0).clamp(500.0, 5_000.0) + 3.0 * self.rate.jitter()
     }
 
-    /// Whether the datagram with `number` sent `at` would have been reported had it arrived, or its
-    /// repair `grace` microseconds later.
-    pub(super) fn is_lost(&self, number: u64, at: u64, grace: f64) -> bool {
-        let Some(highest) = self.reported.checked_sub(1) else { return false };
-        let Some(highest_at) = self.sent_at(highest) else { return false };
-        highest >= number + 3 && at as f64 + self.reordering() + grace <= highest_at as f64
+    /// From when on the datagram with `number` sent `at` is lost if it, or its repair within
+    /// `grace` microseconds, is not reported: at once (0) if what was sent well after it arrived,
+    /// else by the clock, as nothing may have been sent after it (RFC 8985). `None` as long as
+    /// nothing sent later has arrived.
+    pub(super) fn lost_at(&self, number: u64, at: u64, grace: f64, interval: f64) -> Option<u64> {
+        let highest = self.reported.checked_sub(1).filter(|highest| *highest > number)?;
+        let highest_at = self.sent_at(highest)?;
+        let late = self.reordering() + grace;
+        if highest >= number + 3 && at as f64 + late <= highest_at as f64 {
+            return Some(0);
+        }
+        Some(at + (self.srtt + 4.0 * self.rttvar.min(self.srtt / 8.0) + late + interval) as u64)
     }
 
     /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's
     /// between reports.
     pub(super) fn patience(&self, interval: f64) -> f64 {
         self.srtt + (4.0 * self.rttvar).max(5_000.0) + interval + self.rate.queue()
+    }
+
+    /// When what is on its way is in doubt: the first datagram not reported has been on its way for
+    /// longer than [`patience`](Self::patience). News of it by a slower path is no sign of life.
+    pub(super) fn doubt_at(&self, interval: f64) -> Option<u64> {
+        let first = self.sent_at(self.reported)?.max(self.alive_since);
+        let enough = self.next - self.reported >= DOUBT_AFTER;
+        (self.alive && enough).then(|| first + self.patience(interval) as u64 + 1)
+    }
+
+    /// The pause between two probes of a silent path: short while another one could take over,
+    /// so that there is soon enough unreported to be sure.
+    pub(super) fn probe_pause(&self, now: u64, several: bool) -> u64 {
+        match several && self.alive {
+            true => DOUBT_PROBE,
+            false => (self.silence(now) / 2).clamp(2_000, 500_000),
+        }
     }
 
     /// For how long nothing of what was sent has been reported, microseconds.

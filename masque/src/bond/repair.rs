@@ -16,7 +16,9 @@ use crate::packet::protocol::TCP;
 const BACK: usize = 2;
 /// Repair symbols that may be owed at once.
 const MAX_OWED: usize = 64;
-/// A tail of packets is covered once no more follow, at most this often, microseconds.
+/// A tail of packets is covered by a symbol, or as many as this if it is long, once no more follow;
+/// at most this often, microseconds.
+const TAIL: usize = 3;
 const TAIL_PAUSE: u64 = 4_000;
 /// Packets a second are measured over this time, microseconds.
 const SPAN: u64 = 50_000;
@@ -25,8 +27,7 @@ const SPAN: u64 = 50_000;
 pub(super) struct Outgoing {
     codec: Codec,
     encoder: Option<Box<dyn Encoder>>,
-    bulk: Controller,
-    interactive: Controller,
+    controller: Controller,
     active: bool,
     owed: usize,
     /// Packets since the last symbol, and when that was.
@@ -46,12 +47,10 @@ impl fmt::Debug for Outgoing {
 
 impl Outgoing {
     pub(super) fn new(codec: Codec, budget: Duration) -> Self {
-        let of = |class| Controller::new(Settings { budget, ..Settings::of(class) });
         Self {
             codec,
             encoder: None,
-            bulk: of(Class::Bulk),
-            interactive: of(Class::Interactive),
+            controller: Controller::new(Settings { budget, ..Settings::of(Class::Interactive) }),
             active: false,
             owed: 0,
             bare: 0,
@@ -82,8 +81,7 @@ impl Outgoing {
             let within = n as f64 % each < long as f64;
             let lost = within && done < lost;
             done += u64::from(lost);
-            self.bulk.record(now, lost);
-            self.interactive.record(now, lost);
+            self.controller.record(now, lost);
         }
     }
 
@@ -96,10 +94,9 @@ impl Outgoing {
         }
         let traffic =
             Traffic { rtt: Duration::from_micros(rtt as u64), packets: self.packets.max(100.0) };
-        let plan = self.interactive.update(now, traffic);
-        let bulk = self.bulk.update(now, traffic);
-        self.active = plan.is_some() || bulk.is_some();
-        match plan.or(bulk) {
+        let plan = self.controller.update(now, traffic);
+        self.active = plan.is_some();
+        match plan {
             Some(plan) => {
                 let encoder = self.encoder.get_or_insert_with(|| self.codec.encoder());
                 encoder.set_cover(plan.cover.max(8));
@@ -108,26 +105,35 @@ impl Outgoing {
         }
     }
 
-    /// A packet was sent for the first time. With a backlog behind it, a flow that fills the path
-    /// has more from throughput than from a packet in time.
-    pub(super) fn on_source(&mut self, sequence: u64, back: u16, packet: &[u8], backlog: bool) {
-        let Some(encoder) = &mut self.encoder else { return };
+    /// A packet was sent for the first time; whether it goes without repair. With a backlog behind
+    /// it, a flow that fills the path has more from throughput than from a packet in time, and what
+    /// is lost of it is sent again at once.
+    pub(super) fn on_source(
+        &mut self,
+        sequence: u64,
+        back: u16,
+        packet: &[u8],
+        backlog: bool,
+    ) -> bool {
+        let Some(encoder) = &mut self.encoder else { return false };
         self.scratch.clear();
         self.scratch.extend_from_slice(&back.to_be_bytes());
         self.scratch.extend_from_slice(packet);
         if encoder.push(sequence, &self.scratch).is_err() {
-            return;
+            return false;
         }
         let light = backlog && is_tcp(packet);
-        let controller = if light { &mut self.bulk } else { &mut self.interactive };
-        self.owed = (self.owed + controller.on_source()).min(MAX_OWED);
-        self.bare += 1;
+        if !light {
+            self.owed = (self.owed + self.controller.on_source()).min(MAX_OWED);
+            self.bare += 1;
+        }
+        light
     }
 
     /// Nothing follows for now: what has no symbol behind it gets one.
     pub(super) fn on_idle(&mut self, now: u64) {
         if self.active && self.bare > 0 && now >= self.last + TAIL_PAUSE {
-            self.owed = self.owed.max(1);
+            self.owed = self.owed.max((1 + self.bare as usize / 4).min(TAIL));
         }
     }
 }

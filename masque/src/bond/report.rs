@@ -9,8 +9,6 @@ use super::{Bond, Down, PathId, QuicStats, sequence};
 const MAX_LIES: u32 = 32;
 /// Reports in a row that seem older than one before, after which that one is not believed.
 const STALE: u32 = 16;
-/// Datagrams without a report after which silence means that a path is dead.
-const DOUBT_AFTER: u64 = 5;
 /// Silence of the reports after which QUIC's acknowledgements are looked at, and after which the peer
 /// is deaf if they went on so many times, microseconds.
 const DOUBT_HEARING: u64 = 1_000_000;
@@ -75,6 +73,7 @@ impl Bond {
             }
         }
         self.store.settle(settled, &mut self.pool);
+        self.judge_due = None;
         let mut at = settled;
         for (there, gone) in feedback.missing() {
             if there.saturating_add(gone) > next - at {
@@ -82,11 +81,12 @@ impl Bond {
             }
             (at..at + there).for_each(|n| self.store.done(n, &mut self.pool));
             at += there;
-            (at..at + gone).for_each(|n| self.judge(n));
+            (at..at + gone).for_each(|n| self.judge(now, n));
             at += gone;
         }
         (at..next).for_each(|n| self.store.done(n, &mut self.pool));
         self.learn_losses(now);
+        self.missing = next;
         Ok(())
     }
 
@@ -100,32 +100,46 @@ impl Bond {
     }
 
     /// The peer misses a packet: whether it is lost, or on its way still.
-    fn judge(&mut self, sequence: u64) {
+    fn judge(&mut self, now: u64, sequence: u64) {
+        let interval = self.interval();
         let Some(sent) = self.store.get(sequence).filter(|s| s.fate == Fate::Flight) else {
             return;
         };
         let (id, number, at) = (sent.path, sent.number, sent.at);
         // Where repair is under way it gets its chance first.
-        let first = sent.times == 1 && !sent.sparse && self.outgoing.is_active();
+        let first = sent.times == 1 && !sent.sparse && !sent.light && self.outgoing.is_active();
         let grace = if first { self.config.budget.as_secs_f64() * GRACE * 1e6 } else { 0.0 };
-        let path = self.paths.iter().find(|p| p.id == id);
-        if path.is_none_or(|p| !p.alive || p.is_lost(number, at, grace)) {
-            self.store.lose(sequence);
+        let path = self.paths.iter().find(|p| p.id == id && p.alive);
+        let lost_at = path.map_or(Some(0), |p| p.lost_at(number, at, grace, interval));
+        match lost_at {
+            Some(due) if due <= now => self.store.lose(sequence),
+            Some(due) => self.judge_due = Some(self.judge_due.map_or(due, |d| d.min(due))),
+            None => {}
         }
+    }
+
+    /// Looks again at what the last report missed.
+    pub(super) fn judge_again(&mut self, now: u64) {
+        if self.judge_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.judge_due = None;
+        (self.store.settled()..self.missing).for_each(|n| self.judge(now, n));
     }
 
     /// When silence is to be looked at.
     pub(super) fn silence_due(&self) -> Option<u64> {
         let interval = self.interval();
         let several = self.paths.len() > 1;
+        let fallback = self.has_fallback();
         let of = |p: &super::path::Path| {
             let silent = (p.next > p.reported).then(|| {
                 let first = p.progress_at + p.patience(interval) as u64 + 1;
-                let again = p.probed_at + (p.silence(self.now) / 2).clamp(2_000, 500_000);
-                first.max(again)
+                first.max(p.probed_at + p.probe_pause(self.now, fallback))
             });
+            let doubt = p.doubt_at(interval).filter(|_| fallback);
             let warm = (several && self.numbered).then(|| p.last_sent.max(p.probed_at) + 100_000);
-            silent.into_iter().chain(warm).min()
+            silent.into_iter().chain(warm).chain(doubt).min()
         };
         self.paths.iter().filter(|p| !p.held_down && !p.blocked).filter_map(of).min()
     }
@@ -133,20 +147,20 @@ impl Bond {
     /// Declares dead what is silent, if there is another path.
     pub(super) fn watch_silence(&mut self, now: u64) {
         let interval = self.interval();
-        if self.paths.iter().filter(|p| p.alive).count() < 2 {
-            return;
-        }
         for at in 0..self.paths.len() {
-            let path = &self.paths[at];
-            let doubt = path.silence(now) as f64 > path.patience(interval);
-            if path.alive && doubt && path.next - path.reported >= DOUBT_AFTER {
-                let id = path.id;
+            if !self.has_fallback() {
+                return;
+            }
+            if self.paths[at].doubt_at(interval).is_some_and(|due| due <= now) {
+                let id = self.paths[at].id;
                 self.lose_path(now, id, Down::Silence);
-                if self.paths.iter().filter(|p| p.alive).count() < 2 {
-                    return;
-                }
             }
         }
+    }
+
+    /// Whether another path could take over from one that dies.
+    pub(super) fn has_fallback(&self) -> bool {
+        self.paths.iter().filter(|p| p.alive).count() > 1
     }
 
     /// A peer whose QUIC acknowledges what its bond never reports does not speak our language.

@@ -17,8 +17,13 @@ const COPY_RISK: f64 = 2e-4;
 const MAX_COPIES: u32 = 4;
 /// Loss below which nothing is copied ahead.
 const COPY_FROM: f64 = 0.003;
-/// So long a queue, in seconds of the path's rate, is a backlog.
-const BACKLOG: f64 = 0.008;
+/// So long a queue, in seconds of the path's rate, is a backlog: half a round trip, at least and at
+/// most.
+const BACKLOG: (f64, f64) = (0.008, 0.025);
+/// How long packets of a flow may wait, in round trips: where much is lost, a flow in order needs
+/// a window for the time in which something is sent again.
+const TARGET: f64 = 0.4;
+const TARGET_LOSSY: f64 = 1.5;
 /// What is sent again is sent once more after this, microseconds, where much is lost.
 const SECOND_AFTER: u64 = 3_000;
 const SECOND_FROM: f64 = 0.02;
@@ -96,7 +101,9 @@ impl Bond {
     /// TCP flow fill the path, microseconds.
     fn patience_of_queue(&self) -> (u64, u64) {
         let rtt = self.paths.iter().filter(|p| p.alive).map(|p| p.srtt).fold(0.0, f64::max);
-        let target = (rtt * 0.4).clamp(5_000.0, 100_000.0) + self.spread();
+        let lossy = self.paths.iter().any(|p| p.rate.loss() > COPY_FROM);
+        let factor = if lossy { TARGET_LOSSY } else { TARGET };
+        let target = (rtt * factor).clamp(5_000.0, 200_000.0) + self.spread();
         (target as u64, (2.0 * rtt).max(100_000.0) as u64)
     }
 
@@ -105,9 +112,10 @@ impl Bond {
         let at = self.choose(now, 0)?;
         self.store.pop_lost();
         self.counters.retransmissions += 1;
+        let spare = !self.is_backlogged(at);
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
-        if self.paths[at].rate.loss() > SECOND_FROM && self.config.repair {
+        if spare && self.paths[at].rate.loss() > SECOND_FROM && self.config.repair {
             self.copies.push(now + SECOND_AFTER, sequence);
         }
         Some(self.paths[at].id)
@@ -167,11 +175,12 @@ impl Bond {
     fn poll_probe(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         let interval = self.interval();
         let several = self.paths.len() > 1;
+        let fallback = self.has_fallback();
         let context = self.config.agreed.context;
         for path in self.paths.iter_mut().filter(|p| !p.held_down && !p.blocked) {
             let silent = path.silence(now) as f64 > path.patience(interval);
             let pause = if silent {
-                (path.silence(now) / 2).clamp(2_000, 500_000)
+                path.probe_pause(now, fallback)
             } else if several && path.is_measured() {
                 WARM_PROBE
             } else if several {
@@ -226,12 +235,13 @@ impl Bond {
         out.extend_from_slice(&popped.packet);
         path.sent(now, out.len());
         let id = path.id;
-        let backlog = self.queue.bytes as f64 > self.paths[at].rate.rate() * BACKLOG;
-        self.outgoing.on_source(sequence, back, &popped.packet, backlog);
+        let backlog = self.is_backlogged(at);
+        let light = self.outgoing.on_source(sequence, back, &popped.packet, backlog);
         self.store.push(Sent {
             packet: popped.packet,
             back,
             sparse: popped.sparse,
+            light,
             fate: Fate::Flight,
             path: id,
             number,
@@ -242,6 +252,13 @@ impl Bond {
         self.counters.sources_sent += 1;
         self.plan_copies(now, at, sequence, popped.sparse);
         Some(id)
+    }
+
+    /// Whether more waits than would keep the path busy while a packet is sent again.
+    fn is_backlogged(&self, at: usize) -> bool {
+        let path = &self.paths[at];
+        let span = (path.srtt / 2e6).clamp(BACKLOG.0, BACKLOG.1);
+        self.queue.bytes as f64 > path.rate.rate() * span
     }
 
     fn plan_copies(&mut self, now: u64, at: usize, sequence: u64, sparse: bool) {

@@ -20,6 +20,8 @@ pub(super) struct Sent {
     pub(super) packet: Vec<u8>,
     pub(super) back: u16,
     pub(super) sparse: bool,
+    /// No repair covers it: it is sent again as soon as it is missed.
+    pub(super) light: bool,
     pub(super) fate: Fate,
     pub(super) path: PathId,
     /// The path number of the latest transmission, and when that was, microseconds.
@@ -36,6 +38,7 @@ impl Default for Sent {
             packet: Vec::new(),
             back: 0,
             sparse: false,
+            light: false,
             fate: Fate::Done,
             path: 0,
             number: 0,
