@@ -1,17 +1,27 @@
 //! `bauta check`: the configuration, this machine, and the way to the gateway. Changes nothing.
 
-use std::{fmt::Display, io::Write, time::Instant};
+use std::{
+    fmt::Display,
+    io::Write,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bauta_masque::datagram::H3_NO_ERROR;
-use bauta_masque_io::{App, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, clock};
+use bauta_masque_io::{
+    App, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, clock, tcp::Version,
+};
 
 use crate::{
     config::Settings,
-    connect::{Connector, PATIENCE},
+    connect::{self, Connector},
     quic,
     resolve::resolve,
     stage::{Failure, Stage},
+    tcp::{self, Transport},
 };
+
+const UNTRIED: &str = "not tried: that would take an address; `bauta up` tells";
 
 /// Checks everything and writes a line about each; the first failure that stops `up` is the error.
 pub async fn run(settings: &Settings, out: &mut impl Write) -> Result<(), Failure> {
@@ -39,8 +49,47 @@ pub async fn run(settings: &Settings, out: &mut impl Write) -> Result<(), Failur
     let found = resolve(&settings.server, &settings.addr).await?;
     let list = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     say('✓', Stage::Resolve.name(), &list);
-    let probe = probe(settings, &found).await?;
-    say('✓', Stage::Handshake.name(), &format_args!("round trip {:.1} ms", probe.rtt_ms));
+    let quic = match settings.transport {
+        Transport::Tcp => None,
+        Transport::Auto | Transport::Quic => Some(probe(settings, &found).await),
+    };
+    let probe = match quic {
+        Some(Ok(probe)) => {
+            say('✓', Stage::Handshake.name(), &format_args!("round trip {:.1} ms", probe.rtt_ms));
+            probe
+        }
+        Some(Err(failure))
+            if settings.transport == Transport::Quic || failure.stage == Stage::Certificate =>
+        {
+            return Err(failure);
+        }
+        quic => {
+            if quic.is_some() {
+                say('!', "UDP", &"does not get through: flows and the tunnel go over TCP");
+            }
+            let over_tcp = probe_tcp(settings, &found).await;
+            // Where both are silent, the first has more to say.
+            let (rtt, version) = match (over_tcp, quic) {
+                (Ok(found), _) => found,
+                (Err(tcp), Some(Err(quic))) if tcp.stage == Stage::Handshake => return Err(quic),
+                (Err(tcp), _) => return Err(tcp),
+            };
+            let rtt_ms = rtt.as_secs_f64() * 1e3;
+            let how = format_args!("round trip {rtt_ms:.1} ms over TCP");
+            say('✓', Stage::Handshake.name(), &how);
+            say('✓', Stage::Certificate.name(), &"accepted");
+            say(
+                '✓',
+                Stage::Settings.name(),
+                &match version {
+                    Version::Http2 => "HTTP/2 with extended CONNECT",
+                    Version::Http1 => "HTTP/1.1, where only asking tells more",
+                },
+            );
+            say('!', "credential", &UNTRIED);
+            return Ok(());
+        }
+    };
     say('✓', Stage::Certificate.name(), &"accepted");
     if !probe.extended_connect {
         return Err(Failure::new(
@@ -51,8 +100,23 @@ pub async fn run(settings: &Settings, out: &mut impl Write) -> Result<(), Failur
     }
     let datagrams = if probe.datagrams { "and HTTP Datagrams" } else { "but no HTTP Datagrams" };
     say('✓', Stage::Settings.name(), &format_args!("extended CONNECT {datagrams}"));
-    say('!', "credential", &"not tried: that would take an address; `bauta up` tells");
+    say('!', "credential", &UNTRIED);
     Ok(())
+}
+
+/// The same over TCP, with the round trip of TCP's handshake.
+async fn probe_tcp(
+    settings: &Settings,
+    found: &[SocketAddr],
+) -> Result<(Duration, Version), Failure> {
+    let (dialled, _, rtt) = tcp::dial(settings, found).await?;
+    let unfit = |e| {
+        let advice = "it is no MASQUE gateway; is the host in the link right?";
+        Failure::new(Stage::Settings, format_args!("over TCP: {e}"), advice)
+    };
+    let mut requests = dialled.begin().await.map_err(unfit)?;
+    requests.extended_connect().await.map_err(unfit)?;
+    Ok((rtt, requests.version()))
 }
 
 struct Probe {
@@ -62,11 +126,16 @@ struct Probe {
 }
 
 /// Connects, reads the SETTINGS, and leaves.
-async fn probe(settings: &Settings, found: &[std::net::SocketAddr]) -> Result<Probe, Failure> {
+async fn probe(settings: &Settings, found: &[SocketAddr]) -> Result<Probe, Failure> {
     let mut endpoint = Endpoint::client(quic::socket(settings)?, EndpointConfig::default())
         .map_err(|e| Failure::new(Stage::Handshake, e, "this is a fault of the client"))?;
     let mut config = quic::config(settings)?;
-    let mut connector = Connector::new(clock::now(), found, &settings.sni, PATIENCE);
+    // Where TCP is left to try, nobody waits for QUIC's last word.
+    let patience = match settings.transport {
+        Transport::Auto => connect::RETRY,
+        Transport::Quic | Transport::Tcp => connect::PATIENCE,
+    };
+    let mut connector = Connector::new(clock::now(), found, &settings.sni, patience);
     let mut notes = Notes::default();
     loop {
         let now = clock::now();

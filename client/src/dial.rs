@@ -1,11 +1,12 @@
 //! TCP and UDP flows through the gateway, without an interface and without root.
 //!
 //! A [`Dialer`] is a handle to an actor that owns one HTTP/3 connection and makes it anew when it is lost or
-//! worn out. TCP goes by classic CONNECT (RFC 9114 §4.4), UDP by CONNECT-UDP (RFC 9298). All of it lives on one
-//! thread: run it inside a [`tokio::task::LocalSet`].
+//! worn out. TCP goes by classic CONNECT (RFC 9114 §4.4), UDP by CONNECT-UDP (RFC 9298). Where QUIC is silent, new
+//! flows go the same way over TCP until QUIC answers again. All of it lives on one thread: run it inside a [`tokio::task::LocalSet`].
 
 mod actor;
 mod flows;
+mod over_tcp;
 mod packets;
 mod pipe;
 mod target;

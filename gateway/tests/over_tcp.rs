@@ -26,7 +26,7 @@ async fn udp(gateway: &Gateway, alpn: &'static [u8], port: u16, token: Option<&s
         fields.insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
     let request = TunnelRequest {
-        protocol: "connect-udp",
+        protocol: Some("connect-udp"),
         authority: format!("site.test:{}", gateway.addr.port()),
         path: format!("/.well-known/masque/udp/127.0.0.1/{port}/"),
         fields,

@@ -16,6 +16,7 @@ use tracing::debug;
 use super::{
     DialError, Open, Wanted,
     flows::{Flows, Note, refuse},
+    over_tcp::{Comeback, HEAD_START, Lane},
 };
 use crate::{
     config::Settings,
@@ -25,6 +26,7 @@ use crate::{
     quic,
     resolve::resolve,
     stage::{Failure, Stage},
+    tcp::Transport,
 };
 
 /// How long a flow waits for its answer, connecting included. The gateway's own attempt at a dead target ends
@@ -45,7 +47,21 @@ pub(super) async fn run(settings: Rc<Settings>, mut opens: mpsc::Receiver<Open>)
     }
 }
 
-type Resolving = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, Failure>>>>;
+type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Failure>>>>;
+
+/// What is done over TCP beside QUIC.
+#[derive(Default)]
+struct OverTcp {
+    /// When an attempt is to be made.
+    due: Option<Instant>,
+    attempt: Option<Pending<Lane>>,
+    /// Where new flows go while no QUIC connection is there.
+    lane: Option<Rc<Lane>>,
+    /// When QUIC is tried again.
+    comeback: Option<Comeback>,
+    /// Why QUIC did not come up, while TCP is being tried.
+    instead_of: Option<Failure>,
+}
 
 struct Actor {
     settings: Rc<Settings>,
@@ -55,8 +71,9 @@ struct Actor {
     /// Where new flows go, once its settings are known.
     current: Option<ConnId>,
     connector: Option<Connector>,
-    resolving: Option<Resolving>,
+    resolving: Option<Pending<Vec<SocketAddr>>>,
     addresses: Vec<SocketAddr>,
+    over_tcp: OverTcp,
     liveness: Liveness,
     waiting: VecDeque<(Open, Instant)>,
 }
@@ -80,6 +97,7 @@ impl Actor {
             connector: None,
             resolving: None,
             addresses: Vec::new(),
+            over_tcp: OverTcp::default(),
             waiting: VecDeque::new(),
         })
     }
@@ -102,9 +120,13 @@ impl Actor {
                         closing = true;
                     }
                 },
-                found = resolution(&mut self.resolving) => {
+                found = pending(&mut self.resolving) => {
                     self.resolving = None;
                     self.resolved(found);
+                }
+                lane = pending(&mut self.over_tcp.attempt) => {
+                    self.over_tcp.attempt = None;
+                    self.dialled(lane);
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.endpoint.handle_timeout(clock::now(), &mut self.flows);
@@ -121,7 +143,8 @@ impl Actor {
         let connector = self.connector.as_ref().map(Connector::timeout);
         let rtt = Duration::ZERO;
         let liveness = self.busy().map(|_| self.liveness.timeout(rtt));
-        [self.endpoint.timeout(), self.flows.timeout(), waiting, connector, liveness]
+        let over_tcp = self.over_tcp.due;
+        [self.endpoint.timeout(), self.flows.timeout(), waiting, connector, liveness, over_tcp]
             .into_iter()
             .flatten()
             .fold(far, Instant::min)
@@ -165,16 +188,82 @@ impl Actor {
         self.watch(now);
         if self.current.is_some() {
             self.open_waiting();
-        } else if !self.waiting.is_empty() && self.connector.is_none() && self.resolving.is_none() {
-            self.connect(now);
+        } else if !self.waiting.is_empty() {
+            self.find_way(now);
         }
         if let Some(connector) = &mut self.connector
             && let Err(failure) = connector.advance(now, &mut self.endpoint, &mut self.quic)
         {
             self.connector = None;
-            // Addresses may have changed with the network.
-            self.addresses.clear();
-            self.refuse_all(&failure);
+            self.without_quic(failure, now);
+        }
+        if self.over_tcp.due.is_some_and(|at| at <= now) {
+            self.over_tcp.due = None;
+            let (settings, gateways) = (self.settings.clone(), self.addresses.clone());
+            self.over_tcp.attempt = Some(Box::pin(Lane::open(settings, gateways)));
+        }
+    }
+
+    /// Flows wait, and no QUIC connection is there.
+    fn find_way(&mut self, now: Instant) {
+        if self.over_tcp.lane.as_ref().is_some_and(|lane| lane.is_closed()) {
+            self.over_tcp.lane = None;
+        }
+        let connecting = self.connector.is_some() || self.resolving.is_some();
+        if let Some(lane) = &self.over_tcp.lane {
+            for (open, deadline) in self.waiting.drain(..) {
+                tokio::task::spawn_local(lane.clone().serve(open, deadline));
+            }
+            let comeback = self.over_tcp.comeback.get_or_insert_with(|| Comeback::new(now));
+            if self.settings.transport == Transport::Auto && !connecting && comeback.is_due(now) {
+                self.connector = Some(self.connector(now));
+            }
+        } else if self.over_tcp.is_trying() || self.resolving.is_some() {
+            // It will be told.
+        } else if !connecting {
+            self.connect(now);
+        } else if self.settings.transport == Transport::Auto {
+            self.over_tcp.due = Some(now + HEAD_START);
+        }
+    }
+
+    /// QUIC has failed: TCP is what is left.
+    fn without_quic(&mut self, failure: Failure, now: Instant) {
+        let over_tcp = &mut self.over_tcp;
+        if failure.stage != Stage::Certificate {
+            if over_tcp.lane.is_some() {
+                return;
+            }
+            if over_tcp.is_trying() {
+                over_tcp.due = over_tcp.due.map(|at| at.min(now));
+                over_tcp.instead_of = Some(failure);
+                return;
+            }
+        }
+        self.fail(&failure);
+    }
+
+    /// There is no way to the gateway.
+    fn fail(&mut self, failure: &Failure) {
+        self.over_tcp = OverTcp::default();
+        // Addresses may have changed with the network.
+        self.addresses.clear();
+        self.refuse_all(failure);
+    }
+
+    /// An attempt over TCP has ended.
+    fn dialled(&mut self, lane: Result<Lane, Failure>) {
+        let quic = self.over_tcp.instead_of.take();
+        match lane {
+            Ok(lane) => {
+                debug!("QUIC does not get through: new flows go over TCP");
+                self.over_tcp.lane = Some(Rc::new(lane));
+            }
+            Err(failure) if self.connector.is_none() && self.current.is_none() => {
+                let telling = failure.stage == Stage::Certificate;
+                self.fail(&if telling { failure } else { quic.unwrap_or(failure) });
+            }
+            Err(failure) => debug!(%failure, "no way over TCP"),
         }
     }
 
@@ -190,6 +279,8 @@ impl Actor {
                 if self.connector.as_ref().is_some_and(|c| c.owns(id)) {
                     self.connector = None;
                     self.current = Some(id);
+                    // What is open there goes on.
+                    self.over_tcp = OverTcp::default();
                     self.liveness = Liveness::new(now, self.settings.keepalive);
                 }
             }
@@ -244,9 +335,20 @@ impl Actor {
             self.resolving =
                 Some(Box::pin(async move { resolve(&settings.server, &settings.addr).await }));
         } else {
-            self.connector =
-                Some(Connector::new(now, &self.addresses, &self.settings.sni, connect::PATIENCE));
+            let transport = self.settings.transport;
+            if transport != Transport::Tcp {
+                self.connector = Some(self.connector(now));
+            }
+            let head_start = match transport {
+                Transport::Tcp => Duration::ZERO,
+                Transport::Auto | Transport::Quic => HEAD_START,
+            };
+            self.over_tcp.due = (transport != Transport::Quic).then(|| now + head_start);
         }
+    }
+
+    fn connector(&self, now: Instant) -> Connector {
+        Connector::new(now, &self.addresses, &self.settings.sni, connect::PATIENCE)
     }
 
     fn resolved(&mut self, found: Result<Vec<SocketAddr>, Failure>) {
@@ -302,10 +404,16 @@ impl Actor {
     }
 }
 
+impl OverTcp {
+    fn is_trying(&self) -> bool {
+        self.due.is_some() || self.attempt.is_some()
+    }
+}
+
 /// Waits forever where there is nothing to wait for.
-async fn resolution(resolving: &mut Option<Resolving>) -> Result<Vec<SocketAddr>, Failure> {
-    match resolving {
-        Some(resolving) => resolving.await,
+async fn pending<T>(work: &mut Option<Pending<T>>) -> Result<T, Failure> {
+    match work {
+        Some(work) => work.await,
         None => std::future::pending().await,
     }
 }

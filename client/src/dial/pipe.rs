@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bauta_masque_io::tcp::client::TunnelStream;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -103,21 +104,74 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 /// A TCP connection made by the gateway.
-#[derive(Debug)]
-pub struct TcpFlow {
-    pipe: Rc<RefCell<Pipe>>,
-    signal: Rc<Signal>,
-    key: Key,
+pub struct TcpFlow(Way);
+
+enum Way {
+    Quic(Piped),
+    Tcp(Box<TunnelStream>),
 }
 
 impl TcpFlow {
     pub(super) fn new(signal: Rc<Signal>, key: Key) -> (TcpFlow, Rc<RefCell<Pipe>>) {
         let pipe = Rc::new(RefCell::new(Pipe::default()));
-        (TcpFlow { pipe: pipe.clone(), signal, key }, pipe)
+        (TcpFlow(Way::Quic(Piped { pipe: pipe.clone(), signal, key })), pipe)
+    }
+
+    /// The gateway's stream is the flow's.
+    pub(super) fn over_tcp(stream: TunnelStream) -> TcpFlow {
+        TcpFlow(Way::Tcp(Box::new(stream)))
     }
 }
 
 impl AsyncRead for TcpFlow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Quic(piped) => Pin::new(piped).poll_read(cx, out),
+            Way::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for TcpFlow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Way::Quic(piped) => Pin::new(piped).poll_write(cx, bytes),
+            Way::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Quic(piped) => Pin::new(piped).poll_flush(cx),
+            Way::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Quic(piped) => Pin::new(piped).poll_shutdown(cx),
+            Way::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The local program's end of a pipe to the actor.
+#[derive(Debug)]
+struct Piped {
+    pipe: Rc<RefCell<Pipe>>,
+    signal: Rc<Signal>,
+    key: Key,
+}
+
+impl AsyncRead for Piped {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -145,7 +199,7 @@ impl AsyncRead for TcpFlow {
     }
 }
 
-impl AsyncWrite for TcpFlow {
+impl AsyncWrite for Piped {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -183,7 +237,7 @@ impl AsyncWrite for TcpFlow {
     }
 }
 
-impl Drop for TcpFlow {
+impl Drop for Piped {
     fn drop(&mut self) {
         self.pipe.borrow_mut().dropped = true;
         self.signal.raise(self.key);

@@ -169,7 +169,7 @@ async fn open(
 
 async fn ask(mut dialled: Dialled, settings: &Settings) -> Result<Answer, Failure> {
     let list = headers::connect_ip(settings, &mut dialled);
-    let request = TunnelRequest::new(CONNECT_IP, &list);
+    let request = TunnelRequest::new(Some(CONNECT_IP), &list);
     let request = request.map_err(|e| Failure::new(Stage::ConnectIp, e, "is the link right?"))?;
     dialled.ask(&request).await.map_err(|e| {
         Failure::new(

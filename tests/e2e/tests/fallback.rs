@@ -1,16 +1,20 @@
 //! Networks in which QUIC does not get through: the same tunnel over TCP. Needs root.
 
+use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bauta_e2e::leaks::{assert_no_leaks, restless};
-use bauta_e2e::{Client, SOON, Setting, files, play};
-use bauta_lab::{Capture, Namespace};
+use bauta_e2e::{Client, SOON, Setting, echo, files, play};
+use bauta_lab::{Capture, Namespace, Process};
 
 const V4: &str = "203.0.113.2";
 /// A hand-over back to QUIC waits for the client's next attempt.
 const LATER: Duration = Duration::from_secs(40);
+
+/// The same for single flows, which try ever more seldom.
+const COMEBACK: Duration = Duration::from_secs(200);
 
 /// Drops every QUIC packet on the gateway's side, both ways, as a network between would.
 fn block(ns: &Namespace) -> Result<()> {
@@ -127,4 +131,91 @@ fn tcp_alone_and_quic_alone_when_told_so() {
         ensure!(refused.code() == 5, "{}: {}", refused.code(), refused.output);
         Ok(())
     });
+}
+
+/// `bauta WORDS`, once it has printed `ready`.
+fn started(client: &Client, words: &[&str], ready: &str) -> Result<Process> {
+    let mut process = client.ns.spawn(client.command(words)?)?;
+    process.wait_for_line(ready, SOON)?;
+    Ok(process)
+}
+
+/// Datagrams of these sizes come back through the local port.
+fn echoes(client: &Client, port: u16, sizes: &[usize]) -> Result<()> {
+    client.ns.enter(|| -> Result<()> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(("127.0.0.1", port))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let mut buffer = vec![0; 65_535];
+        for (n, &size) in sizes.iter().enumerate() {
+            let payload = vec![n as u8; size];
+            let start = now();
+            // The way may still be sought, and what UDP loses is sent again.
+            loop {
+                socket.send(&payload)?;
+                if socket.recv(&mut buffer).is_ok_and(|len| buffer[..len] == payload) {
+                    break;
+                }
+                ensure!(now() - start < SOON, "no echo of {size} bytes");
+            }
+        }
+        Ok(())
+    })?
+}
+
+fn single_flows(settings: &str) {
+    play(Setting::default().client(settings), |scene| {
+        let (client, gateway, internet) = scene.cast();
+        let files = files(internet, 80, 1 << 20)?;
+        let _echo = echo(internet, 7)?;
+        block(&gateway.ns)?;
+
+        let check = client.bauta(&["check"])?.success()?;
+        ensure!(check.contains("over TCP"), "{check}");
+        let _tcp = started(client, &["forward", "tcp", "8001", "203.0.113.2:80"], "tcp 127")?;
+        let _udp = started(client, &["forward", "udp", "5353", "203.0.113.2:7"], "udp 127")?;
+        let _proxies =
+            started(client, &["proxy", "--socks", "1080", "--http", "8080"], "HTTP proxy on")?;
+        echoes(client, 5353, &[1, 1200, 1400])?;
+        let socks = "-x socks5h://127.0.0.1:1080 http://203.0.113.2/";
+        for words in [
+            "http://127.0.0.1:8001/",
+            socks,
+            "-p -x http://127.0.0.1:8080 'http://[2001:db8:2::2]/'",
+        ] {
+            let got = client.ns.shell(&format!("curl -sSm60 {words} | sha256sum"))?;
+            ensure!(got.starts_with(files.sha256()), "{words}: {got}");
+        }
+        // Many at once, and one that the gateway refuses to make.
+        let many =
+            format!("for n in 1 2 3 4 5 6 7 8; do curl -sS -m 60 {socks} | sha256sum & done; wait");
+        let sums = client.ns.shell(&many)?;
+        ensure!(sums.matches(files.sha256()).count() == 8, "{sums}");
+        let refused = client.curl(&["-p", "-x", "http://127.0.0.1:8080", "http://192.168.1.1/"]);
+        ensure!(refused.is_err(), "a forbidden target was reached");
+        let sessions = gateway.metric("bauta_tunnels{kind=\"connect-udp\"}")?;
+        ensure!(sessions == 1, "{sessions} CONNECT-UDP tunnels");
+
+        // New flows go back to QUIC, those that are open stay.
+        if settings.is_empty() {
+            open(&gateway.ns)?;
+            let start = now();
+            while gateway.metric("bauta_connections{transport=\"quic\"}")? == 0 {
+                ensure!(now() - start < COMEBACK, "QUIC is not taken again");
+                client.ns.shell(&format!("curl -sSm60 {socks} >/dev/null"))?;
+            }
+            echoes(client, 5353, &[1300])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn where_quic_is_blocked_flows_and_checks_go_over_tcp() {
+    single_flows("");
+}
+
+#[test]
+fn flows_go_over_tcp_alone_when_told_so() {
+    single_flows("transport = \"tcp\"");
 }

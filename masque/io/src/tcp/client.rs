@@ -1,46 +1,29 @@
-//! A client's way into a tunnel over TCP: TLS, then extended CONNECT on HTTP/2 (RFC 8441) or an
-//! upgrade on HTTP/1.1, whichever the server's ALPN chooses.
+//! A client's way into tunnels over TCP: TLS, then extended CONNECT on HTTP/2 (RFC 8441) or an
+//! upgrade on HTTP/1.1, whichever the server's ALPN chooses, and classic CONNECT on either.
+
+mod requests;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bauta_masque::concealed::{EXPORTED, LABEL};
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version as HttpVersion,
-};
-use http_body_util::Empty;
-use hyper::client::conn::{http1, http2};
-use hyper::ext::Protocol;
-use hyper::upgrade::{self, Upgraded};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bauta_masque::concealed::EXPORTED;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use quiche::h3::{Header, NameValue};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Version;
 use crate::concealed::Export;
-
-/// Bytes a server may send ahead on the stream: what a fast path of 100 ms holds.
-const WINDOW: u32 = 4 << 20;
-/// Silence after which the server is pinged on HTTP/2.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for its answer.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the server's SETTINGS.
-const SETTINGS_PATIENCE: Duration = Duration::from_secs(5);
-/// How often they are looked for.
-const SETTINGS_STEP: Duration = Duration::from_millis(2);
+use requests::Driver;
+pub use requests::Requests;
 
 /// What keeps a tunnel from being opened over TCP.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +48,11 @@ pub enum TcpError {
 /// The request that opens a tunnel.
 #[derive(Clone, Debug)]
 pub struct TunnelRequest {
-    /// The upgrade token, `connect-ip` for instance.
-    pub protocol: &'static str,
-    /// Host and, unless it is 443, port.
+    /// The upgrade token, `connect-ip` for instance; `None` for classic CONNECT (RFC 9110 §9.3.6).
+    pub protocol: Option<&'static str>,
+    /// Host and, unless it is 443, port; the target's, always with its port, for classic CONNECT.
     pub authority: String,
-    /// Path and query.
+    /// Path and query; empty for classic CONNECT.
     pub path: String,
     /// Further fields.
     pub fields: HeaderMap,
@@ -80,7 +63,7 @@ impl TunnelRequest {
     ///
     /// # Errors
     /// A field that is none.
-    pub fn new(protocol: &'static str, list: &[Header]) -> Result<Self, http::Error> {
+    pub fn new(protocol: Option<&'static str>, list: &[Header]) -> Result<Self, http::Error> {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let (authority, path) = (String::new(), String::new());
         let mut request = Self { protocol, authority, path, fields: HeaderMap::new() };
@@ -109,19 +92,10 @@ pub struct Answer {
     pub stream: Option<TunnelStream>,
 }
 
-/// A tunnel's stream. The connection ends with it.
+/// A tunnel's stream. The connection ends with the last of them, and its [`Requests`].
 pub struct TunnelStream {
     io: TokioIo<Upgraded>,
-    _connection: Driver,
-}
-
-/// The task that moves a connection on.
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    _connection: Arc<Driver>,
 }
 
 /// A connection after its TLS handshake.
@@ -152,108 +126,27 @@ impl Dialled {
         self.version
     }
 
-    /// Asks for a tunnel.
+    /// Begins HTTP.
+    ///
+    /// # Errors
+    /// HTTP's.
+    pub async fn begin(self) -> Result<Requests, TcpError> {
+        Requests::new(self.stream, self.version).await
+    }
+
+    /// Asks for one tunnel, for which the connection is alone.
     ///
     /// # Errors
     /// HTTP's, before an answer came.
     pub async fn ask(self, request: &TunnelRequest) -> Result<Answer, TcpError> {
-        match self.version {
-            Version::Http2 => ask_h2(self.stream, request).await,
-            Version::Http1 => ask_h1(self.stream, request).await,
-        }
+        self.begin().await?.ask(request).await
     }
 }
 
 impl Export for Dialled {
     fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
-        let tls = self.stream.get_ref().1;
-        if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            return None;
-        }
-        tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
+        self.stream.export(context)
     }
-}
-
-async fn ask_h2(stream: TlsStream<TcpStream>, request: &TunnelRequest) -> Result<Answer, TcpError> {
-    let (mut send, mut connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    // RFC 8441 §4: not before the server's SETTINGS allow it. hyper does not say when they come.
-    let (tell, allowed) = oneshot::channel();
-    let driver = drive(async move {
-        let mut tell = Some(tell);
-        let mut look = tokio::time::interval(SETTINGS_STEP);
-        loop {
-            tokio::select! {
-                ended = &mut connection => return ended,
-                _ = look.tick(), if tell.is_some() => {}
-            }
-            if connection.is_extended_connect_protocol_enabled()
-                && let Some(tell) = tell.take()
-            {
-                let _ = tell.send(());
-            }
-        }
-    });
-    match tokio::time::timeout(SETTINGS_PATIENCE, allowed).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => return Err(TcpError::NoExtendedConnect),
-    }
-    let uri = Uri::builder()
-        .scheme("https")
-        .authority(request.authority.as_str())
-        .path_and_query(request.path.as_str())
-        .build()?;
-    let mut asked = Request::builder()
-        .method(Method::CONNECT)
-        .uri(uri)
-        .version(HttpVersion::HTTP_2)
-        .extension(Protocol::from_static(request.protocol))
-        .body(Empty::<Bytes>::new())?;
-    asked.headers_mut().extend(request.fields.clone());
-    answer(send.send_request(asked).await?, driver, StatusCode::is_success).await
-}
-
-async fn ask_h1(stream: TlsStream<TcpStream>, request: &TunnelRequest) -> Result<Answer, TcpError> {
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = drive(connection.with_upgrades());
-    let mut asked = Request::builder().uri(request.path.as_str()).body(Empty::<Bytes>::new())?;
-    let fields = asked.headers_mut();
-    let host = HeaderValue::from_str(&request.authority).map_err(http::Error::from)?;
-    fields.insert(HOST, host);
-    fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    fields.insert(UPGRADE, HeaderValue::from_static(request.protocol));
-    fields.extend(request.fields.clone());
-    let accepted = |status: &StatusCode| *status == StatusCode::SWITCHING_PROTOCOLS;
-    answer(send.send_request(asked).await?, driver, accepted).await
-}
-
-fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Driver {
-    Driver(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an HTTP connection over TCP");
-        }
-    }))
-}
-
-async fn answer<B>(
-    mut response: http::Response<B>,
-    driver: Driver,
-    accepted: impl FnOnce(&StatusCode) -> bool,
-) -> Result<Answer, TcpError> {
-    let (status, headers) = (response.status(), response.headers().clone());
-    let stream = if accepted(&status) {
-        let io = TokioIo::new(upgrade::on(&mut response).await?);
-        Some(TunnelStream { io, _connection: driver })
-    } else {
-        None
-    };
-    Ok(Answer { status, headers, stream })
 }
 
 impl TunnelStream {

@@ -6,62 +6,83 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bauta_masque::concealed::{EXPORTED, LABEL};
-use rustls::ProtocolVersion;
+use rustls::{ConnectionCommon, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
 use crate::concealed::Export;
 
 /// The TLS exporter of a connection; nothing once that is gone.
-#[derive(Clone, Debug)]
-pub struct Exporter(Weak<Mutex<TlsStream<TcpStream>>>);
+#[derive(Debug)]
+pub struct Exporter<S = server::TlsStream<TcpStream>>(Weak<Mutex<S>>);
 
-impl Exporter {
+impl<S> Exporter<S> {
     /// Of no connection.
     pub fn none() -> Self {
         Self(Weak::new())
     }
 }
 
-impl Export for Exporter {
+impl<S: Export> Export for Exporter<S> {
     fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
         let stream = self.0.upgrade()?;
-        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let tls = stream.get_ref().1;
-        if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            return None;
-        }
-        tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.export(context)
     }
 }
 
-impl PartialEq for Exporter {
+impl Export for server::TlsStream<TcpStream> {
+    fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
+        exported(self.get_ref().1, context)
+    }
+}
+
+impl Export for client::TlsStream<TcpStream> {
+    fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
+        exported(self.get_ref().1, context)
+    }
+}
+
+fn exported<D>(tls: &ConnectionCommon<D>, context: &[u8]) -> Option<[u8; EXPORTED]> {
+    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return None;
+    }
+    tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
+}
+
+impl<S> Clone for Exporter<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> PartialEq for Exporter<S> {
     fn eq(&self, other: &Self) -> bool {
         self.0.ptr_eq(&other.0)
     }
 }
 
-impl Eq for Exporter {}
+impl<S> Eq for Exporter<S> {}
 
 /// The stream. Only the thread of its connection takes the lock, so that it is always free.
-pub(super) struct Shared(Arc<Mutex<TlsStream<TcpStream>>>);
+pub(super) struct Shared<S>(Arc<Mutex<S>>);
 
-impl Shared {
-    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
+impl<S> Shared<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self(Arc::new(Mutex::new(stream)))
     }
 
-    pub(super) fn exporter(&self) -> Exporter {
+    pub(super) fn exporter(&self) -> Exporter<S> {
         Exporter(Arc::downgrade(&self.0))
     }
 
-    fn stream(&self) -> MutexGuard<'_, TlsStream<TcpStream>> {
+    fn stream(&self) -> MutexGuard<'_, S> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AsyncRead for Shared {
+impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +92,7 @@ impl AsyncRead for Shared {
     }
 }
 
-impl AsyncWrite for Shared {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
