@@ -281,7 +281,7 @@ async fn both_ends_export_the_same_and_another_connection_something_else() {
         seen.push(ours);
     }
     assert_ne!(seen[0], seen[1]);
-    assert_eq!(Exporter::none().export(b"context"), None);
+    assert_eq!(<Exporter>::none().export(b"context"), None);
 }
 
 #[tokio::test]
