@@ -1,8 +1,9 @@
 //! The website: from a request to a response, the same for HTTP/1.1, HTTP/2 and HTTP/3.
 //!
 //! A [`Site`] answers from one [`Source`]: a built-in sample site, a static folder, or an upstream
-//! server it is a reverse proxy for. Bodies stream both ways under the reader's own pace; none is
-//! ever held whole in memory, so a slow reader or a reset costs its own stream and no other.
+//! server it is a reverse proxy for. Bodies stream both ways under the reader's own pace; none but
+//! a small file's is ever held whole in memory, so a slow reader or a reset costs its own stream and
+//! no other.
 //!
 //! # What everybody else gets
 //! The server in front hands over *every* request it has no other use for, whatever its method, so

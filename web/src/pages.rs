@@ -7,6 +7,7 @@
 
 mod at_hand;
 mod folder;
+mod kept;
 mod open;
 mod sample;
 
@@ -22,6 +23,7 @@ use http::{
     header::{self, HeaderName},
     request::Parts,
 };
+use kept::{Kept, Notes};
 use tower::ServiceExt;
 use tower_http::{
     CompressionLevel,
@@ -51,23 +53,33 @@ type Compressible = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 
 /// Where files come from, and what the site they make likes to add to its answers.
 pub(crate) trait Store: Backend {
+    /// The same store, noting what it is asked.
+    fn noting(&self, notes: Notes) -> Self;
+
     /// Adds headers of this site's own to an answer.
     fn dress(_path: &str, _headers: &mut HeaderMap) {}
 }
 
 /// A static site over a store of files.
 pub(crate) struct Pages<S> {
-    files: Compression<ServeDir<DefaultServeDirFallback, S>, Compressible>,
+    store: S,
+    kept: Kept,
+}
+
+/// What looks up one file.
+type Files<S> = Compression<ServeDir<DefaultServeDirFallback, S>, Compressible>;
+
+fn files<S: Store>(store: S) -> Files<S> {
+    let files = ServeDir::with_backend("", store)
+        .ignore_multi_range_requests(true)
+        .precompressed_br()
+        .precompressed_gzip();
+    Compression::new(files).quality(QUALITY).compress_when(compressible as Compressible)
 }
 
 impl<S: Store> Pages<S> {
     pub(crate) fn new(store: S) -> Self {
-        let files = ServeDir::with_backend("", store)
-            .ignore_multi_range_requests(true)
-            .precompressed_br()
-            .precompressed_gzip();
-        let files = Compression::new(files).quality(QUALITY);
-        Self { files: files.compress_when(compressible as Compressible) }
+        Self { store, kept: Kept::default() }
     }
 
     /// Answers any request. Each is first taken for a GET, so that a resource that does not exist
@@ -94,6 +106,11 @@ impl<S: Store> Pages<S> {
     }
 
     async fn get(&self, parts: &Parts) -> Response<Body> {
+        if let Some(variant) = kept::variant(&parts.headers, &SELECTING)
+            && let Some(response) = self.kept.find(parts.uri.path(), &variant)
+        {
+            return response;
+        }
         let Some(target) = target(&parts.uri) else {
             return page::plain(StatusCode::NOT_FOUND);
         };
@@ -128,10 +145,14 @@ impl<S: Store> Pages<S> {
 
     /// One file, with what is missing in the answer put right.
     async fn file(&self, target: Uri, headers: HeaderMap) -> Response<Body> {
+        let path = target.path().to_owned();
+        let variant = kept::variant(&headers, &SELECTING);
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let mut response = match self.files.clone().oneshot(request).await {
+        let notes = Notes::default();
+        let store = self.store.noting(notes.clone());
+        let mut response = match files(store).oneshot(request).await {
             Ok(response) => response.map(Body::new),
             Err(never) => match never {},
         };
@@ -151,7 +172,13 @@ impl<S: Store> Pages<S> {
             _ => {}
         }
         complete(response.headers_mut());
-        response
+        match variant {
+            Some(variant) if response.status() == StatusCode::OK => {
+                let kept = self.kept.keep(&path, variant, notes, response).await;
+                kept.unwrap_or_else(|_| page::plain(StatusCode::INTERNAL_SERVER_ERROR))
+            }
+            _ => response,
+        }
     }
 
     /// The site's own page for what does not exist, or a plain one.
@@ -160,7 +187,13 @@ impl<S: Store> Pages<S> {
         if let Some(encodings) = asked.get(header::ACCEPT_ENCODING) {
             headers.insert(header::ACCEPT_ENCODING, encodings.clone());
         }
-        let mut response = self.file(Uri::from_static("/404.html"), headers).await;
+        let page = Uri::from_static("/404.html");
+        let variant = kept::variant(&headers, &SELECTING);
+        let kept = variant.and_then(|variant| self.kept.find(page.path(), &variant));
+        let mut response = match kept {
+            Some(response) => response,
+            None => self.file(page, headers).await,
+        };
         if response.status() != StatusCode::OK {
             return page::plain(StatusCode::NOT_FOUND);
         }

@@ -4,7 +4,7 @@
 //! link leads out or is absolute: whatever is not plain is left to the slow way.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, IoSliceMut},
     path::Path,
 };
@@ -37,6 +37,16 @@ pub(super) fn look(root: &Path, relative: &Path) -> Option<io::Result<File>> {
 pub(super) fn open(root: &Path, relative: &Path) -> Option<io::Result<File>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     place(root, relative, flags).map(|found| found.map(File::from))
+}
+
+/// What is at a path, links followed; `Some(None)`: nothing.
+pub(super) fn metadata(path: &Path) -> Option<Option<Metadata>> {
+    let resolve = ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+    match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(found) => Some(Some(File::from(found).metadata().ok()?)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Some(None),
+        Err(_) => None,
+    }
 }
 
 /// The first octets of a file, as many as there are up to `length`, if all of them are in memory.

@@ -2,6 +2,7 @@
 
 use super::{
     Store, at_hand,
+    kept::Notes,
     open::{About, Open},
 };
 use crate::SiteError;
@@ -26,14 +27,19 @@ const AT_ONCE: u64 = 64 * 1024;
 ///
 /// The folder is looked up anew with each request: it may be a link that a deployment moves.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder(Arc<Path>);
+pub(crate) struct Folder {
+    root: Arc<Path>,
+    notes: Option<Notes>,
+}
 
+/// Something made of what is at a place, and what the place itself tells.
+type Found<T> = io::Result<(T, fs::Metadata)>;
 type Answer<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 impl Folder {
     pub(crate) fn new(path: &Path) -> Result<Self, SiteError> {
         match fs::read_dir(path) {
-            Ok(_) => Ok(Self(path.into())),
+            Ok(_) => Ok(Self { root: path.into(), notes: None }),
             Err(error) => Err(SiteError::Folder { path: path.to_owned(), error }),
         }
     }
@@ -43,20 +49,31 @@ impl Folder {
     fn visit<T: Send + 'static>(
         &self,
         path: &Path,
-        quick: fn(&Path, &Path) -> Option<io::Result<T>>,
-        look: fn(&Path, &Path) -> io::Result<T>,
+        quick: fn(&Path, &Path) -> Option<Found<T>>,
+        look: fn(&Path, &Path) -> Found<T>,
     ) -> Answer<T> {
         let path = match relative(path) {
             Ok(path) => path,
             Err(error) => return Box::pin(ready(Err(error))),
         };
-        if let Some(found) = quick(&self.0, &path) {
-            return Box::pin(ready(found));
+        if let Some(found) = quick(&self.root, &path) {
+            if let Some(notes) = &self.notes {
+                note(notes, self.root.join(path), found.as_ref().ok().map(|(_, at)| at));
+            }
+            return Box::pin(ready(found.map(|(found, _)| found)));
         }
-        let root = self.0.clone();
+        let (root, notes) = (self.root.clone(), self.notes.clone());
         Box::pin(async move {
+            let place = root.join(&path);
             let found = tokio::task::spawn_blocking(move || look(&root, &path)).await?;
-            found.map_err(|error| {
+            if let Some(notes) = &notes {
+                match &found {
+                    Ok((_, metadata)) => note(notes, place, Some(metadata)),
+                    // What does not exist here may well be there: a link that leads out.
+                    Err(_) => notes.spoil(),
+                }
+            }
+            found.map(|(found, _)| found).map_err(|error| {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::debug!(%error, "a file of the site cannot be read");
                 }
@@ -64,6 +81,14 @@ impl Folder {
                 io::ErrorKind::NotFound.into()
             })
         })
+    }
+}
+
+/// Notes what was found; a file that is not read at once is streamed.
+fn note(notes: &Notes, place: PathBuf, found: Option<&fs::Metadata>) {
+    match found {
+        Some(metadata) if metadata.is_file() && metadata.len() > AT_ONCE => notes.stream(),
+        found => notes.saw(place, found),
     }
 }
 
@@ -85,47 +110,53 @@ fn relative(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The true place of a file or folder inside the root.
-fn resolve(root: &Path, relative: &Path) -> io::Result<(PathBuf, About)> {
+fn resolve(root: &Path, relative: &Path) -> Found<PathBuf> {
     let root = root.canonicalize()?;
     let place = root.join(relative).canonicalize()?;
     let metadata = place.metadata()?;
     // Opening a FIFO would wait for its writer.
     if is_ordinary(&metadata) && place.starts_with(&root) {
-        Ok((place, about(&metadata)))
+        Ok((place, metadata))
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
 }
 
-fn open(root: &Path, relative: &Path) -> io::Result<Open> {
+fn look(root: &Path, relative: &Path) -> Found<About> {
+    let (_, metadata) = resolve(root, relative)?;
+    Ok((about(&metadata), metadata))
+}
+
+fn open(root: &Path, relative: &Path) -> Found<Open> {
     let (place, found) = resolve(root, relative)?;
-    if found.folder {
+    if found.is_dir() {
         return Err(io::ErrorKind::NotFound.into());
     }
     let mut file = fs::File::open(place)?;
     // What was opened, even if the name has another file since.
-    let about = about(&file.metadata()?);
+    let metadata = file.metadata()?;
+    let about = about(&metadata);
     if about.length > AT_ONCE {
-        return Ok(Open::file(about, file));
+        return Ok((Open::file(about, file), metadata));
     }
     let mut octets = Vec::new();
     file.by_ref().take(AT_ONCE).read_to_end(&mut octets)?;
-    Ok(whole(about, octets))
+    Ok((whole(about, octets), metadata))
 }
 
-/// As [`resolve`] and [`open`], without waiting; `None` where that takes waiting.
+/// As [`look`] and [`open`], without waiting; `None` where that takes waiting.
 mod quick {
-    use super::{AT_ONCE, About, Open, Path, about, at_hand, io, is_ordinary, whole};
+    use super::{AT_ONCE, About, Found, Open, Path, about, at_hand, is_ordinary, whole};
 
-    pub(super) fn look(root: &Path, relative: &Path) -> Option<io::Result<About>> {
+    pub(super) fn look(root: &Path, relative: &Path) -> Option<Found<About>> {
         let metadata = match at_hand::look(root, relative)? {
             Ok(file) => file.metadata().ok()?,
             Err(error) => return Some(Err(error)),
         };
-        is_ordinary(&metadata).then(|| Ok(about(&metadata)))
+        is_ordinary(&metadata).then(|| Ok((about(&metadata), metadata)))
     }
 
-    pub(super) fn open(root: &Path, relative: &Path) -> Option<io::Result<Open>> {
+    pub(super) fn open(root: &Path, relative: &Path) -> Option<Found<Open>> {
         let file = match at_hand::open(root, relative)? {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
@@ -136,10 +167,10 @@ mod quick {
         }
         let about = about(&metadata);
         if about.length > AT_ONCE {
-            return Some(Ok(Open::file(about, file)));
+            return Some(Ok((Open::file(about, file), metadata)));
         }
         let octets = at_hand::read(&file, usize::try_from(about.length).ok()?)?;
-        Some(Ok(whole(about, octets)))
+        Some(Ok((whole(about, octets), metadata)))
     }
 }
 
@@ -168,8 +199,12 @@ impl Backend for Folder {
     }
 
     fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        self.visit(&path, quick::look, |root, path| Ok(resolve(root, path)?.1))
+        self.visit(&path, quick::look, look)
     }
 }
 
-impl Store for Folder {}
+impl Store for Folder {
+    fn noting(&self, notes: Notes) -> Self {
+        Self { root: self.root.clone(), notes: Some(notes) }
+    }
+}

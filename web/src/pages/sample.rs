@@ -2,6 +2,7 @@
 
 use super::{
     Store,
+    kept::Notes,
     open::{About, Open},
 };
 use bytes::Bytes;
@@ -119,6 +120,11 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 const KEPT: [&str; 4] = [".css", ".js", ".svg", ".webp"];
 
 impl Store for Sample {
+    /// Nothing of it ever changes.
+    fn noting(&self, _: Notes) -> Self {
+        *self
+    }
+
     fn dress(path: &str, headers: &mut HeaderMap) {
         headers.extend(HEADERS.map(|(name, value)| (Some(name), value)));
         let keep = KEPT.iter().any(|kind| path.ends_with(kind));
