@@ -18,6 +18,8 @@ const TARGET: f64 = 3_000.0;
 const FILTER: usize = 10;
 /// The share of the rate below which a sender had less to send than it might.
 const OFFERED: f64 = 0.85;
+/// The share of the rate below which a sender that begins has learned nothing of the path.
+const LITTLE: f64 = 0.3;
 /// Queueing delay at which a path is busy without a doubt, microseconds.
 const BUSY: f64 = 1_500.0;
 /// So long a path has to have been busy for its rate to be known, microseconds.
@@ -29,6 +31,8 @@ const PROBE_EVERY: u32 = 8;
 /// After so many rounds in which less than the capacity was sent and the queue stayed, it is
 /// somebody else's.
 const FOREIGN_AFTER: u32 = 4;
+/// Packets of which the loss is judged at least: of few, one lost says nothing.
+const ENOUGH: f64 = 60.0;
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
 /// The share of the capacity once known that is not given up to a rival.
@@ -66,6 +70,14 @@ pub(super) struct Rate {
     /// what is reported in a round was sent in the one before.
     measured_rate: f64,
     sending_rate: f64,
+    /// When the highest that was reported was sent, by the receiver's clock but for a constant, and
+    /// that of the round's begin, microseconds.
+    sent_at: f64,
+    begin_sent_at: f64,
+    /// Rounds in a row, while little was sent, that ended with a queue.
+    queued: u32,
+    /// Packets whose loss has not been judged yet, and those of them that were lost.
+    tally: (f64, f64),
     /// The capacity believed in, and the measurements behind it.
     capacity: f64,
     samples: [f64; FILTER],
@@ -108,6 +120,10 @@ impl Rate {
             rate,
             measured_rate: rate,
             sending_rate: rate,
+            sent_at: 0.0,
+            begin_sent_at: 0.0,
+            queued: 0,
+            tally: (0.0, 0.0),
             capacity: 0.0,
             samples: [0.0; FILTER],
             rounds: 0,
@@ -178,9 +194,11 @@ impl Rate {
     /// `rtt` the least round trip, all microseconds.
     pub(super) fn on_report(&mut self, at: Progress, delay: f64, next: u64, rtt: f64) {
         self.note_delay(at.arrived, delay);
-        self.note_busy(at, delay);
+        let sent_at = at.arrived as f64 - delay;
+        let gap = sent_at - std::mem::replace(&mut self.sent_at, sent_at);
+        self.note_busy(at, delay, gap);
         if self.end == 0 {
-            (self.begin, self.end) = (at, next);
+            (self.begin, self.end, self.begin_sent_at) = (at, next, sent_at);
             return;
         }
         let long = at.arrived.saturating_sub(self.begin.arrived) >= MIN_ROUND;
@@ -201,9 +219,14 @@ impl Rate {
         }
     }
 
-    fn note_busy(&mut self, at: Progress, delay: f64) {
-        let busy = delay - self.least_delay() > BUSY + 3.0 * self.jitter;
+    /// `gap` is the time between the sending of this one and of the highest of the last report.
+    fn note_busy(&mut self, at: Progress, delay: f64, gap: f64) {
+        let queue = delay - self.least_delay();
         let last = std::mem::replace(&mut self.last, at);
+        // A packet that waits for nothing but a sleeping receiver is late too: there is a queue only
+        // where the next was sent before this one was through.
+        let each = gap / at.next.saturating_sub(last.next).max(1) as f64;
+        let busy = queue > BUSY + 3.0 * self.jitter && each < queue / 2.0;
         if busy && self.was_busy && at.arrived > last.arrived {
             let got = at.received.saturating_sub(last.received) * WIRE;
             self.busy.0 += (at.bytes.saturating_sub(last.bytes) + got) as f64;
@@ -228,44 +251,64 @@ impl Rate {
         let sample = slots.min(self.delivery / pass);
         let busy = std::mem::take(&mut self.busy);
         let busy = (busy.1 >= BUSY_SPAN).then(|| busy.0 / busy.1 * 1e6);
+        // Of so little it cannot be said what more would have met.
+        let sent_span = ((self.sent_at - self.begin_sent_at) / 1e6).max(1e-3);
+        let mean = if got > 0.0 { bytes / got } else { 0.0 };
+        let little = sent * mean / sent_span < LITTLE * self.measured_rate;
         match self.phase {
-            Phase::Startup => self.startup(rtt, offered, busy),
-            Phase::Drain => self.drain(loss, rtt),
+            Phase::Startup => self.startup(rtt, offered, little, busy),
+            Phase::Drain => self.drain(loss, sent, rtt),
             Phase::Cruise => self.cruise(loss, sent, sample, offered, rtt),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
+        self.begin_sent_at = self.sent_at;
         (self.round_least, self.rounds) = (f64::INFINITY, self.rounds + 1);
         self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
         self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
     }
 
-    fn startup(&mut self, rtt: f64, offered: bool, busy: Option<f64>) {
+    fn startup(&mut self, rtt: f64, offered: bool, little: bool, busy: Option<f64>) {
         if self.delivery > self.full * 1.25 {
             (self.full, self.stalled) = (self.full.max(self.delivery), 0);
-        } else if !offered {
+        } else if !offered && !little {
             self.stalled += 1;
         }
         self.full = self.full.max(self.delivery);
         self.capacity = self.full;
         let queued = self.queue > self.brake(rtt) / 2.0;
+        self.queued = if queued { self.queued + 1 } else { 0 };
+        if little && self.queued < FOREIGN_AFTER {
+            return;
+        }
         let busy = busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7);
         self.full = busy.unwrap_or(self.full);
         if self.stalled >= 2 || busy.is_some() || queued && self.full > 0.0 {
             self.phase = Phase::Drain;
             self.rate = self.full * 0.75;
-            self.stalled = 0;
+            (self.stalled, self.tally) = (0, (0.0, 0.0));
         } else {
             self.rate = self.rate.max(STARTUP_GAIN * self.delivery);
         }
     }
 
-    fn drain(&mut self, loss: f64, rtt: f64) {
+    /// Adds a round to those whose loss is yet to be judged: their number and share lost, once
+    /// there are enough.
+    fn judged(&mut self, loss: f64, sent: f64) -> Option<(f64, f64)> {
+        self.tally = (self.tally.0 + sent, self.tally.1 + loss * sent);
+        (self.tally.0 >= ENOUGH).then(|| {
+            let (sent, lost) = std::mem::take(&mut self.tally);
+            (sent, lost / sent)
+        })
+    }
+
+    fn drain(&mut self, loss: f64, sent: f64, rtt: f64) {
         self.stalled += 1;
         if self.measured_rate > self.full * 0.8 || self.queue > self.target(rtt) && self.stalled < 8
         {
             return;
         }
+        let Some((_, loss)) = self.judged(loss, sent) else { return };
         self.floor = Some(loss);
         self.capacity = self.full / (1.0 - loss).max(0.2);
         self.samples = [0.0; FILTER];
@@ -284,8 +327,10 @@ impl Rate {
 
     fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, rtt: f64) {
         let floor = self.floor.unwrap_or(loss);
-        let noise = 3.0 * (floor.max(0.003) * (1.0 - floor) / sent).sqrt();
-        let excess = loss - floor > 0.01 + noise;
+        let judged = self.judged(loss, sent);
+        let noise = |of: f64, sent: f64| (of.max(0.003) * (1.0 - of) / sent).sqrt();
+        let excess =
+            judged.is_some_and(|(sent, loss)| loss - floor > 0.01 + 3.0 * noise(floor, sent));
         let below = self.measured_rate <= self.capacity;
         self.above_target = if self.queue > self.target(rtt) { self.above_target + 1 } else { 0 };
         self.above_brake = if self.queue > self.brake(rtt) { self.above_brake + 1 } else { 0 };
@@ -294,10 +339,11 @@ impl Rate {
         }
         if let Some((before, lost)) = self.suspect
             && self.measured_rate < before * 0.93
+            && let Some((sent, loss)) = judged
         {
             // Less was sent. If as much was lost, sending less does not help.
             self.suspect = None;
-            if loss > lost * 0.6 && self.above_target == 0 {
+            if loss > lost * 0.6 - noise(lost, sent) && self.above_target == 0 {
                 self.floor = Some(loss);
                 self.remember(before, true);
                 self.rate = self.capacity * 0.97;
@@ -305,7 +351,7 @@ impl Rate {
             }
         }
         if excess && self.suspect.is_none() && !offered {
-            self.suspect = Some((self.capacity, loss));
+            self.suspect = Some((self.capacity, judged.map_or(loss, |(_, loss)| loss)));
             self.remember(self.delivery / (1.0 - floor).max(0.2), true);
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.9, 1, 0);
             return;
@@ -368,5 +414,38 @@ impl Rate {
             _ => 0.98,
         };
         self.rate = self.capacity * gain;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports of a path with the least delay of 25 ms, one a packet, `gap` microseconds apart;
+    /// `late` is what is added to the delay of the `n`th.
+    fn reports(rate: &mut Rate, packets: u64, gap: u64, late: impl Fn(u64) -> u64) {
+        for n in 0..packets {
+            let delay = 25_000 + late(n);
+            let arrived = n * gap + delay;
+            let at = Progress { next: n + 1, received: n + 1, bytes: (n + 1) * 200, arrived };
+            rate.on_report(at, delay as f64, n + 2, 50_000.0);
+        }
+    }
+
+    #[test]
+    fn a_trickle_that_a_busy_receiver_reads_late_says_nothing_of_the_path() {
+        let mut rate = Rate::new(1_250_000.0, None);
+        // Every few packets a while of 3 to 40 ms in which the receiver does not run.
+        reports(&mut rate, 400, 20_000, |n| if n % 9 > 5 { 3_000 + n * 7_919 % 37_000 } else { 0 });
+        assert_eq!(rate.phase, Phase::Startup);
+        assert!(rate.rate() >= 1_250_000.0, "{}", rate.rate());
+    }
+
+    #[test]
+    fn a_trickle_that_fills_its_path_is_noticed() {
+        // 80 kbit/s where 400 were hoped for: each packet waits longer than the one before.
+        let mut rate = Rate::new(50_000.0, None);
+        reports(&mut rate, 200, 10_000, |n| n * 2_000);
+        assert_ne!(rate.phase, Phase::Startup);
     }
 }
