@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bauta_masque::connect_ip::DropReason;
 use bauta_masque::connect_udp::UdpDrop;
+use bauta_masque_io::DoorStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -116,6 +117,9 @@ impl Frames {
     pub const LABELS: [&str; 5] = ["received", "refused", "no_memory", "ring_full", "invalid"];
 }
 
+/// Labels of [`DoorStats`], in the order of [`Counters::door`].
+const DOOR: [&str; 4] = ["retry", "dropped", "garbage", "timed_out"];
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -153,6 +157,8 @@ pub struct Counters {
     pub rings: Count,
     /// Their frames, by [`Frames`], set from their own count once a second.
     pub frames: [Count; Frames::LABELS.len()],
+    /// What was done to first Initials, set from the endpoint's own count once a second.
+    pub door: [Count; DOOR.len()],
     /// What the bonds of CONNECT-IP sessions did.
     pub bond: bond::BondCounters,
 }
@@ -170,6 +176,14 @@ impl Counters {
     pub fn down(&self, kind: Kind, bytes: usize) {
         self.down_packets[kind as usize].add(1);
         self.down_bytes[kind as usize].add(bytes as u64);
+    }
+
+    /// Takes over what the endpoint counts of those who ask for a connection.
+    pub fn at_the_door(&self, stats: DoorStats) {
+        let DoorStats { retries, dropped, garbage, timed_out } = stats;
+        for (count, n) in self.door.iter().zip([retries, dropped, garbage, timed_out]) {
+            count.set(n);
+        }
     }
 
     /// A packet went no further.
@@ -311,6 +325,10 @@ impl Collector for Metrics {
         let rows: Vec<_> =
             Frames::LABELS.iter().enumerate().map(|(i, fate)| (*fate, frames(i))).collect();
         self.family(e, ("xdp_frames", "Frames in receive rings"), true, "fate", &rows)?;
+        let door = |i: usize| self.sum(|c| c.door[i].get());
+        let rows: Vec<_> = DOOR.iter().enumerate().map(|(i, fate)| (*fate, door(i))).collect();
+        let about = ("door", "First Initials that began no connection, or none that lasted");
+        self.family(e, about, true, "fate", &rows)?;
         self.bonds(e)
     }
 }
@@ -327,12 +345,17 @@ mod tests {
         metrics.workers[1].dropped(Dropped::HandOver);
         metrics.tcp.requests[1].add_shared(3);
         metrics.workers[0].connections.add(2);
+        let stats = DoorStats { retries: 5, dropped: 6, garbage: 7, timed_out: 8 };
+        metrics.workers[0].at_the_door(stats);
+        metrics.workers[1].at_the_door(stats);
         let text = metrics.encode().unwrap();
         for line in [
             "bauta_up_packets_total{kind=\"connect-ip\"} 2\n",
             "bauta_up_bytes_total{kind=\"connect-ip\"} 150\n",
             "bauta_dropped_packets_total{why=\"hand_over\"} 1\n",
             "bauta_requests_total{http=\"2\"} 3\n",
+            "bauta_door_total{fate=\"retry\"} 10\n",
+            "bauta_door_total{fate=\"timed_out\"} 16\n",
             "bauta_connections{transport=\"quic\"} 2\n",
             "# EOF\n",
         ] {

@@ -302,6 +302,7 @@ impl Worker {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.rings.count(&self.streams.ctx.counters);
+            self.streams.ctx.counters.at_the_door(self.endpoint.door_stats());
             self.streams.ctx.policy = self.streams.ctx.shared.dialer.policy();
             for key in self.streams.ended(now) {
                 self.with(key, |streams, conn| streams.withdraw(conn, key.1));
