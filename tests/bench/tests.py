@@ -4,7 +4,9 @@
 import argparse
 import io
 import json
+import random
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "deploy/lib")]
 
 import benches
+import classify
 import report
 import resilient
 from course import Course
@@ -33,6 +36,32 @@ def samples():
     found.add("memory", "bauta", 41.5, "KiB", "lower", "<= 40")
     found.miss("absent")
     return list(found.rows())
+
+
+def flows(share, dice):
+    """Flows of 200 packets, of which a share is large."""
+    return [[(n / 100, 1200 if dice.random() < share else 80, dice.random() < 0.5) for n in range(200)] for _ in range(12)]
+
+
+class Classifier(unittest.TestCase):
+    def test_it_guesses_at_like_flows_and_knows_unlike_ones(self):
+        dice = random.Random(3)
+        half, same, most = ([classify.features(flow) for flow in flows(share, dice)] for share in (0.5, 0.5, 0.9))
+        self.assertAlmostEqual(classify.auc(half, same), 0.5, delta=0.25)
+        self.assertGreater(classify.auc(half, most), 0.95)
+
+    def test_a_flow_is_the_datagrams_of_the_gateway_in_the_window(self):
+        ours, theirs = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
+
+        def packet(at, source, target, length, ports=(5000, 443), kind=17):
+            ip = bytes([0x45]) + bytes(8) + bytes([kind]) + bytes(2) + source + target
+            frame = bytes(12) + b"\x08\x00" + ip + struct.pack(">HHHH", *ports, length + 8, 0)
+            return struct.pack("<IIII", at, 0, len(frame), length) + frame
+
+        capture = b"\xd4\xc3\xb2\xa1" + bytes(20) + packet(7, theirs, ours, 1200) + packet(8, ours, theirs, 60, (443, 5000))
+        capture += packet(8, theirs, ours, 9, (5000, 53)) + packet(8, theirs, ours, 9, kind=6) + packet(99, theirs, ours, 9)
+        found = classify.flow(capture + b"cut off", ours, 443, 5)
+        self.assertEqual(found, [(0, 1200, True), (1, 60, False)])
 
 
 class Reports(unittest.TestCase):

@@ -23,6 +23,8 @@ NAMES = (
     "flood",
     "resilience",
     "pairs",
+    "labels",
+    "shape",
 )
 
 

@@ -1,0 +1,98 @@
+"""How well a small model tells tunnels from Chromium on the site by the shape of the first 5 seconds: sizes, times, directions.
+
+Captures at the client's interface, segmentation offload off, so that sizes are those of the wire. Browsing: Chromium with a page of the
+site in a frame, another every 0.5 to 2.5 s, over HTTP/3. Tunnels: idle; the same browsing of another site inside; a download. Each capture
+is a run of its own, and no run is judged by a model that saw it. AUC 0.5 is guessing, 1 is certainty.
+"""
+
+import base64
+import hashlib
+import random
+import subprocess
+import tempfile
+import time
+from socket import inet_aton
+
+import classify
+import measure
+from scene import net, product
+from scene.proc import Failed, wait_until
+
+PACKAGES = ["tcpdump:tcpdump", "chromium:chromium", "iperf3:iperf3", "ethtool:ethtool"]
+SITE, OTHER, PORT = "site.test", "other.test", 443
+WINDOW = 5  # seconds
+RUNS = 4  # a class and round
+GOAL = "<= 0.6"
+FRAME = """<iframe id=f width=900 height=700></iframe><script>
+let n = 0; function next() {{ f.src = "https://{site}/?visit=" + {seed} + n++; setTimeout(next, 500 + 2000 * Math.random()); }} next();
+</script>"""
+
+
+def run(course):
+    client, gateway, internet = course.stage()
+    for host, device in ((client, "eth0"), (gateway, "lan")):
+        host.run(["ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"])
+    iperf = measure.Iperf(internet)
+    server = product.Gateway(gateway, course.folder / "gateway", domain=SITE, port=PORT)
+    other = product.Gateway(internet, course.folder / "other", domain=OTHER, port=PORT)
+
+    def within(action):
+        tunnel = product.Client(client, course.folder / "client", server).start()
+        try:
+            action()
+        finally:
+            tunnel.stop()
+
+    classes = {
+        "Chromium": lambda: browse(client, server, net.GATEWAY4),
+        "tunnel, idle": lambda: within(lambda: time.sleep(WINDOW)),
+        "tunnel, browsing": lambda: within(lambda: browse(client, other, net.INTERNET4)),
+        "tunnel, bulk": lambda: within(lambda: iperf.run(client, True, WINDOW - 1)),
+    }
+    seen = {name: [] for name in classes}
+    try:
+        for number in range(RUNS * course.rounds):
+            for name, action in classes.items():
+                course.say(f"shape: run {number + 1} of {RUNS * course.rounds}, {name}")
+                seen[name].append(classify.features(capture(course, client, action)))
+    finally:
+        for daemon in (server, other, iperf):
+            daemon.stop()
+    browsing = seen.pop("Chromium")
+    for name, flows in seen.items():
+        course.add(f"AUC, {name} against Chromium, {WINDOW} s", "bauta", classify.auc(browsing, flows), "", "lower", GOAL)
+    course.note(f"{len(browsing)} runs a class")
+    # Fewer leave folds without a run of either half, and the figure would mean nothing.
+    if len(browsing) >= 2 * classify.FOLDS:
+        course.note(f"Chromium against itself: AUC {classify.auc(browsing[::2], browsing[1::2]):.2f}")
+
+
+def capture(course, client, action):
+    file = course.folder / "flow.pcap"
+    file.unlink(missing_ok=True)
+    words = ["tcpdump", "-i", "eth0", "-s", "96", "-B", "16384", "-U", "-w", file, "-Z", "root", "udp", "port", PORT]
+    daemon = client.start(f"tcpdump-{time.monotonic_ns()}", words)
+    try:
+        wait_until(lambda: "listening on" in daemon.last_words(), "tcpdump to listen", 20, [daemon])
+        action()
+    finally:
+        daemon.stop()
+    packets = classify.flow(file.read_bytes(), inet_aton(net.GATEWAY4), PORT, WINDOW)
+    if len(packets) < 10:
+        raise Failed(f"{len(packets)} packets to and from the gateway")
+    return packets
+
+
+def browse(client, server, address):
+    pem = subprocess.run(["openssl", "x509", "-in", server.folder / "cert.pem", "-noout", "-pubkey"], capture_output=True, check=True).stdout
+    key = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "der"], input=pem, capture_output=True, check=True).stdout
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        page = f"{home}/page.html"
+        with open(page, "w") as out:
+            out.write(FRAME.format(site=server.domain, seed=random.randrange(1 << 30)))
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-component-update", "--disable-background-networking"]
+        quic = ["--enable-quic", f"--origin-to-force-quic-on={server.domain}:{PORT}", f"--host-resolver-rules=MAP {server.domain} {address}"]
+        trust = f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(key).digest()).decode()}"
+        browser = client.start("chromium", ["chromium", *flags, *quic, trust, f"--user-data-dir={home}/profile", f"file://{page}"])
+        time.sleep(WINDOW + 2.5)  # of which it takes about two to begin
+        browser.stop()
