@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bauta_e2e::{Gateway, SOON, Scene, Setting, iperf, play};
+use bauta_e2e::{Client, Gateway, SOON, Scene, Setting, iperf, play};
 use bauta_lab::clock::poll_until;
 
 const V4: &str = "203.0.113.2";
@@ -29,6 +29,20 @@ fn has_program(gateway: &Gateway) -> Result<bool> {
     Ok(gateway.ns.ip("-details link show dev access0")?.contains("prog/xdp"))
 }
 
+/// Waits for an answer in either family. If there is none, or none at once, tells what the client's kernel knew.
+fn answered(client: &Client) -> Result<()> {
+    for address in [V4, V6] {
+        let answer = || client.ns.run("ping", &["-c1", "-W1", address]);
+        if let Err(error) = answer() {
+            println!("{error:#}\n{}", client.ns.ip("route show table all")?);
+            println!("{}\n{}", client.ns.ip("rule")?, client.ns.ip("-details link")?);
+            let soon = poll_until(SOON, || answer().ok());
+            ensure!(soon.is_some(), "{address} does not answer");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn tunnel_ping_and_website_go_on_beside_a_ring_in_both_modes() {
     in_both_modes(|scene, mode| {
@@ -42,6 +56,7 @@ fn tunnel_ping_and_website_go_on_beside_a_ring_in_both_modes() {
         let page = client.curl(&["--cacert", &ca, "https://site.test/"])?;
         ensure!(page.contains("<html"), "{page}");
         client.up()?;
+        answered(client)?;
         client.ping(V4, "-c20 -i0.05")?.assert_lossless()?;
         client.ping(V6, "-c20 -i0.05")?.assert_lossless()?;
         // The site by TCP, beside a transfer through the tunnel whose datagrams leave by GSO.
