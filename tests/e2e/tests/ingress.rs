@@ -29,18 +29,22 @@ fn has_program(gateway: &Gateway) -> Result<bool> {
     Ok(gateway.ns.ip("-details link show dev access0")?.contains("prog/xdp"))
 }
 
-/// Waits for an answer in either family. If there is none, or none at once, tells what the client's kernel knew.
-fn answered(client: &Client) -> Result<()> {
+/// Waits for an answer in either family; what the client's kernel knew if there was none at once.
+fn answered(client: &Client) -> Result<String> {
+    let mut known = String::new();
     for address in [V4, V6] {
         let answer = || client.ns.run("ping", &["-c1", "-W1", address]);
         if let Err(error) = answer() {
-            println!("{error:#}\n{}", client.ns.ip("route show table all")?);
-            println!("{}\n{}", client.ns.ip("rule")?, client.ns.ip("-details link")?);
+            for words in
+                ["rule", "-6 rule", "route show table all", "-6 route show table all", "link"]
+            {
+                known += &format!("{error:#}\n{}", client.ns.ip(words)?);
+            }
             let soon = poll_until(SOON, || answer().ok());
-            ensure!(soon.is_some(), "{address} does not answer");
+            ensure!(soon.is_some(), "{address} does not answer: {known}");
         }
     }
-    Ok(())
+    Ok(known)
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn tunnel_ping_and_website_go_on_beside_a_ring_in_both_modes() {
         let page = client.curl(&["--cacert", &ca, "https://site.test/"])?;
         ensure!(page.contains("<html"), "{page}");
         client.up()?;
-        answered(client)?;
+        println!("{mode}: {}", answered(client)?);
         client.ping(V4, "-c20 -i0.05")?.assert_lossless()?;
         client.ping(V6, "-c20 -i0.05")?.assert_lossless()?;
         // The site by TCP, beside a transfer through the tunnel whose datagrams leave by GSO.
