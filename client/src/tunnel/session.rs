@@ -189,6 +189,21 @@ impl Session {
         (self.step, self.since) = (Step::Accepted, now);
     }
 
+    /// Whether the tunnel does without IPv6 only because the path was not known to carry it, and now is.
+    pub(super) fn may_ask_for_v6(&self, conn: &impl Carrier) -> bool {
+        self.step == Step::Ready && !self.asked_v6 && self.mtu(conn) >= MIN_IPV6
+    }
+
+    /// Asks for addresses once more on the stream that is open (RFC 9484 §4.7.2).
+    pub(super) fn ask_again(
+        &mut self,
+        conn: &mut impl Carrier,
+        families: (bool, bool),
+        lease: Lease,
+    ) {
+        self.want(conn, families, lease);
+    }
+
     fn want(&mut self, conn: &mut impl Carrier, (v4, v6): (bool, bool), lease: Lease) {
         (self.asked_v4, self.asked_v6) = (v4, v6);
         let any = |held: Option<IpAddr>, any: Net| Prefix::host(held.unwrap_or_else(|| any.addr()));

@@ -4,8 +4,8 @@ use std::{net::IpAddr, time::Instant};
 
 use tracing::{debug, info, warn};
 
-use super::Tunnel;
 use super::session::{MIN_IPV6, Step};
+use super::{Tunnel, lease_of};
 use crate::connect::{Connector, PATIENCE, RETRY};
 use crate::liveness::{Action, MIN_SILENCE};
 use crate::stage::Failure;
@@ -21,6 +21,12 @@ impl Tunnel<'_> {
             return Ok(());
         };
         session.liveness.received(now, conn.packets_received());
+        let widened = settings.ipv6 && session.may_ask_for_v6(conn);
+        if widened {
+            info!(mtu = session.mtu(conn), "the path carries IPv6 after all; asking for it");
+            let held = lease_of(&session.given.addresses);
+            session.ask_again(conn, (settings.ipv4, true), held);
+        }
         let worn = conn.packets_protected() >= settings.packet_limit / 4 * 3;
         let narrow =
             session.given.addresses.iter().any(IpAddr::is_ipv6) && session.mtu(conn) < MIN_IPV6;
@@ -40,6 +46,10 @@ impl Tunnel<'_> {
             }
         }
         let leaving = session.leaving;
+        if widened {
+            endpoint.touch(id);
+            self.v6 = true;
+        }
         if (worn || narrow || leaving) && !self.is_connecting() && self.retry.is_none() {
             debug!(worn, narrow, leaving, "moving to a fresh connection");
             self.retry = Some(now);

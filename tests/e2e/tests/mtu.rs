@@ -4,8 +4,9 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bauta_e2e::{Client, Setting, echo, files, json, play};
+use bauta_e2e::{Client, SOON, Setting, echo, files, json, play};
 use bauta_lab::{Capture, LinkSpec};
+use serde_json::Value;
 
 const V4: &str = "203.0.113.2";
 const V6: &str = "2001:db8:2::2";
@@ -83,6 +84,23 @@ fn every_byte_arrives_over_a_path_that_swallows_long_packets_without_a_word() {
         for url in [format!("http://{V4}/"), format!("http://[{V6}]/")] {
             ensure!(download(client, &url)? == files.sha256(), "damaged");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_path_that_takes_its_time_to_show_its_size_gets_ipv6_when_it_has() {
+    // A round trip longer than the client waits for the path's MTU: up comes IPv4 alone.
+    let far: LinkSpec = "delay 600ms".parse().unwrap();
+    play(Setting::default().topology(|t| t.access(far)), |scene| {
+        let client = &mut scene.clients[0];
+        client.up()?;
+        let both = |status: &Value| status["addresses"].as_array().is_some_and(|a| a.len() == 2);
+        client.wait_for_status("of both families", SOON, both)?;
+        client.ping(V4, "-c2 -i0.2 -W5")?.assert_lossless()?;
+        client.ping(V6, "-c2 -i0.2 -W5")?.assert_lossless()?;
+        let mtu = json(&client.status()?, "mtu");
+        ensure!((1280..=1500).contains(&mtu), "the tunnel's MTU is {mtu}");
         Ok(())
     });
 }
