@@ -48,7 +48,8 @@ counted() {
   if [ "$f" -gt 0 ]; then
     [ "$status" -eq 124 ] && bad "$name" "was not done after $minutes minutes"
     # A panic's words stand in the lines below it.
-    grep -hE -A 4 '^test .* FAILED$|^error(\[|:)|^✗|^FAIL|panicked at' "$log" | head -n 80
+    grep -hE -A 4 '^test .* FAILED$|^error(\[|:)|^✗|^FAIL' "$log" | head -n 40
+    grep -hE -A 40 'panicked at' "$log" | head -n 160
     note "the end of $log:"
     tail -n 60 "$log"
   fi

@@ -41,7 +41,8 @@ fn answered(client: &Client) -> Result<String> {
                 known += &format!("{error:#}\n{}", client.ns.ip(words)?);
             }
             let soon = poll_until(SOON, || answer().ok());
-            ensure!(soon.is_some(), "{address} does not answer: {known}");
+            let said = client.process.as_ref().map(|p| p.output()).unwrap_or_default();
+            ensure!(soon.is_some(), "{address} does not answer: {said}\n{known}");
         }
     }
     Ok(known)
