@@ -87,18 +87,33 @@ impl Plan {
     }
 }
 
+/// The kernel's copy of the routes, so that packets come out of the right worker's queues.
+#[derive(Debug)]
+pub struct Queues {
+    /// The table.
+    pub steering: Steering,
+    /// How many workers there are. Queue `n` is lane `n / workers` of worker `n % workers`.
+    pub workers: usize,
+    /// How many queues each has.
+    pub lanes: usize,
+}
+
+/// The lane of a slot. Neighbours in the pool, who may be all there are, have lanes of their own.
+fn lane(slot: Slot, lanes: usize) -> usize {
+    slot as usize % lanes
+}
+
 /// Which worker serves each slot: read for every packet from the TUN, without a lock.
 #[derive(Debug)]
 pub struct Routes {
     workers: Box<[AtomicU8]>,
-    /// The kernel's copy, so that packets come out of the right worker's queue.
-    steering: Option<Steering>,
+    queues: Option<Queues>,
 }
 
 impl Routes {
     /// No slot is served.
-    pub fn new(slots: u32, steering: Option<Steering>) -> Self {
-        Self { workers: (0..slots).map(|_| AtomicU8::new(0)).collect(), steering }
+    pub fn new(slots: u32, queues: Option<Queues>) -> Self {
+        Self { workers: (0..slots).map(|_| AtomicU8::new(0)).collect(), queues }
     }
 
     /// The worker that serves `slot`.
@@ -112,8 +127,9 @@ impl Routes {
         if let Some(entry) = self.workers.get(slot as usize) {
             entry.store(worker.map_or(0, |w| w as u8 + 1), Relaxed);
         }
-        if let Some(steering) = &self.steering {
-            steering.set(slot, worker);
+        if let Some(queues) = &self.queues {
+            let lane = lane(slot, queues.lanes);
+            queues.steering.set(slot, worker.map(|worker| worker + queues.workers * lane));
         }
     }
 }
@@ -273,10 +289,10 @@ pub struct SharedPool {
 }
 
 impl SharedPool {
-    /// Shares a pool. With `steering` the TUN follows it.
-    pub fn new(pool: Pool, steering: Option<Steering>) -> Self {
+    /// Shares a pool. The TUN's `queues` follow it.
+    pub fn new(pool: Pool, queues: Option<Queues>) -> Self {
         let plan = pool.plan;
-        Self { plan, routes: Routes::new(plan.slots, steering), pool: pool.into() }
+        Self { plan, routes: Routes::new(plan.slots, queues), pool: pool.into() }
     }
 
     /// The leases.

@@ -81,11 +81,11 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let plan = (config.tunnel.enabled && config.tunnel.ip)
         .then(|| Plan::new(config.tunnel.ipv4_pool, config.tunnel.ipv6_pool));
     let mut tun = Vec::new();
-    let mut steering = None;
+    let mut queues = None;
     let mut nat = None;
     if let Some(plan) = &plan {
         tun = start::tun(config, plan, workers)?;
-        steering = start::steering(&tun, plan);
+        queues = start::steering(&tun, plan, workers);
         let ringed = (!ingress.is_none()).then_some(config.listen.port());
         nat = Some(Nat::install(&config.tunnel, plan, ringed, &config.state_dir)?);
     }
@@ -95,7 +95,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         if let Some(trouble) = trouble {
             tracing::warn!("{trouble}");
         }
-        SharedPool::new(pool, steering)
+        SharedPool::new(pool, queues)
     });
     if let Some(user) = &user {
         start::hand_over(config, user)?;
@@ -133,7 +133,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let hot = HotCertificate::new(certificate.as_deref());
     let ended = mpsc::channel(workers + 1);
     let mut threads = Vec::new();
-    let mut tun = tun.into_iter();
+    let mut tun = start::by_worker(tun, workers).into_iter();
     let mut rings = std::mem::take(&mut ingress.rings).into_iter();
     for (id, (socket, mailbox)) in sockets.udp.into_iter().zip(mailboxes).enumerate() {
         let parts = Parts {
@@ -141,7 +141,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
             socket,
             rings: rings.next().unwrap_or_default(),
             accepts_anywhere: ingress.keeps_connections(),
-            tun: tun.next(),
+            tun: tun.next().flatten(),
             certificate: certificate.clone(),
             site: site.clone(),
             mailbox,

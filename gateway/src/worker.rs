@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bauta_masque_io::mark::Marks;
 use bauta_masque_io::tcp::road::is_road;
 use bauta_masque_io::tls::{Certified, TicketKey};
-use bauta_masque_io::tun::{TunBatch, TunQueue};
+use bauta_masque_io::tun::{TunBatch, TunLanes};
 use bauta_masque_io::udp::UdpSocket;
 use bauta_masque_io::{Carrier, Endpoint, EndpointConfig, Foreign, Header, clock};
 use bauta_web::Site;
@@ -135,7 +135,7 @@ pub struct Parts {
     /// Whether a connection's datagrams keep arriving where its first one did.
     pub accepts_anywhere: bool,
     /// Its TUN queue, with CONNECT-IP.
-    pub tun: Option<TunQueue>,
+    pub tun: Option<TunLanes>,
     /// The certificate to begin with; `None`: wait for it.
     pub certificate: Option<Arc<Certified>>,
     /// The site to begin with.

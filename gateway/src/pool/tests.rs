@@ -105,3 +105,10 @@ fn routes_follow_leases_between_workers() {
     assert_eq!(shared.routes.worker(slot), None);
     assert_eq!(shared.routes.worker(1 << 20), None);
 }
+
+#[test]
+fn neighbours_have_queues_of_their_own() {
+    let lanes: Vec<usize> = (2..6).map(|slot| lane(slot, 4)).collect();
+    assert_eq!(lanes, [2, 3, 0, 1]);
+    assert!((0..9).all(|slot| lane(slot, 1) == 0));
+}

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use bauta_masque::request::Templates;
 use bauta_masque_io::steer;
 use bauta_masque_io::tls::TicketKey;
-use bauta_masque_io::tun::{self, TunConfig, TunQueue};
+use bauta_masque_io::tun::{self, TunConfig, TunLanes, TunQueue};
 use bauta_masque_io::udp::BindOptions;
 use bauta_web::{Site, SiteConfig, Source, alt_svc};
 use bauta_xdp::Steering;
@@ -19,7 +19,7 @@ use nix::unistd::User;
 use crate::accounts::replace;
 use crate::certificate;
 use crate::config::{self, Config};
-use crate::pool::Plan;
+use crate::pool::{Plan, Queues};
 use crate::privileges;
 use crate::worker::Keys;
 
@@ -79,22 +79,37 @@ fn listen(addr: SocketAddr, field: &str) -> Result<TcpListener> {
     })
 }
 
-/// The TUN, one queue a worker.
-pub(super) fn tun(config: &Config, plan: &Plan, queues: usize) -> Result<Vec<TunQueue>> {
+/// The queues of the TUN: number `n` is lane `n / workers` of worker `n % workers`.
+pub(super) fn tun(config: &Config, plan: &Plan, workers: usize) -> Result<Vec<TunQueue>> {
     privileges::check_tun()?;
     let tunnel = &config.tunnel;
     tun::open(&TunConfig {
         name: tunnel.name.clone(),
         mtu: tunnel.mtu,
         addresses: plan.gateway().collect(),
-        queues,
+        queues: workers * lanes(workers),
         offload: true,
     })
     .context("CONNECT-IP; without it: [tunnel] ip = false")
 }
 
-/// Lets each worker's queue of the TUN bring what is for its sessions; one queue needs none of it.
-pub(super) fn steering(queues: &[TunQueue], plan: &Plan) -> Option<Steering> {
+/// The queues of each worker's: a client that is flooded fills but its own. Four tell neighbours in the pool
+/// apart and are looked at in no time; Linux knows no more than 256 in all, and the table of steering 254.
+fn lanes(workers: usize) -> usize {
+    (254 / workers).clamp(1, 4)
+}
+
+/// The queues by worker.
+pub(super) fn by_worker(queues: Vec<TunQueue>, workers: usize) -> Vec<Option<TunLanes>> {
+    let mut of: Vec<Vec<TunQueue>> = (0..workers).map(|_| Vec::new()).collect();
+    for (n, queue) in queues.into_iter().enumerate() {
+        of[n % workers].push(queue);
+    }
+    of.into_iter().map(TunLanes::new).collect()
+}
+
+/// Lets each worker's queues of the TUN bring what is for its sessions.
+pub(super) fn steering(queues: &[TunQueue], plan: &Plan, workers: usize) -> Option<Queues> {
     let first = queues.first().filter(|_| queues.len() > 1)?;
     let v4 = plan.v4(0).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
     let v6 = plan.v6(0).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
@@ -102,6 +117,7 @@ pub(super) fn steering(queues: &[TunQueue], plan: &Plan) -> Option<Steering> {
         .inspect_err(|error| {
             tracing::warn!("the TUN goes by flows, not by destination; workers hand over: {error}");
         })
+        .map(|steering| Queues { steering, workers, lanes: lanes(workers) })
         .ok()
 }
 

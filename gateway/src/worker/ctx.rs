@@ -8,7 +8,7 @@ use bauta_masque::filter::Policy;
 use bauta_masque_io::QuicConfig;
 use bauta_masque_io::clock;
 use bauta_masque_io::tls::{self, Certified, TicketKey, TlsError, TransportConfig};
-use bauta_masque_io::tun::TunQueue;
+use bauta_masque_io::tun::TunLanes;
 use bauta_masque_io::udp::RecvBatch;
 use bauta_web::Site;
 use foldhash::fast::RandomState;
@@ -49,7 +49,7 @@ pub(crate) struct Ctx {
     pub(crate) counters: Arc<Counters>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) site: Site,
-    pub(crate) tun: Option<TunQueue>,
+    pub(crate) tun: Option<TunLanes>,
     pub(crate) told: Told,
     /// Which session has which lease.
     pub(crate) by_slot: HashMap<Slot, Key, RandomState>,
@@ -71,7 +71,7 @@ impl Ctx {
         id: usize,
         shared: Everything,
         site: Site,
-        tun: Option<TunQueue>,
+        tun: Option<TunLanes>,
         told: Told,
     ) -> Self {
         Self {

@@ -6,6 +6,7 @@
 mod address;
 mod batch;
 mod gather;
+mod lanes;
 mod split;
 mod vnet;
 
@@ -13,6 +14,7 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 
 use nix::libc;
 use tokio::io::Interest;
@@ -22,6 +24,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 use crate::buffers::DatagramBuf;
 pub use batch::TunBatch;
 use gather::{Gather, Joining};
+pub use lanes::TunLanes;
 
 /// The largest IP packet, in bytes.
 pub const MAX_PACKET: usize = 65_535;
@@ -41,7 +44,7 @@ pub struct TunConfig {
     pub mtu: u16,
     /// Addresses of the interface with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Queues, one a worker.
+    /// Queues; each has a reader of its own, or one reads [several](TunLanes).
     pub queues: usize,
     /// Super-packets in both directions (`IFF_VNET_HDR`).
     pub offload: bool,
@@ -224,6 +227,11 @@ impl TunQueue {
     pub async fn readable(&self) -> io::Result<()> {
         // A deleted interface is an error condition, which the next read reports.
         self.io()?.ready(Interest::READABLE | Interest::ERROR).await.map(|_| ())
+    }
+
+    /// Whether there may be packets to read; wakes the task when there are. One task may wait.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io()?.poll_read_ready(cx).map_ok(drop)
     }
 
     fn io(&self) -> io::Result<&AsyncFd<RawFd>> {
