@@ -8,7 +8,7 @@ use std::{
 use bauta_masque_io::{
     clock,
     tcp::client::{Dialled, TcpError},
-    tls::rustls_client_config,
+    tls::TcpTls,
 };
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -33,8 +33,6 @@ pub enum Transport {
     Tcp,
 }
 
-/// What TLS offers, in order.
-const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// How long one address may take for TCP's handshake while others wait.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Silence after which the gateway is asked whether it is still there.
@@ -49,7 +47,7 @@ pub async fn dial(
     settings: &Settings,
     gateways: &[SocketAddr],
 ) -> Result<(Dialled, SocketAddr, Duration), Failure> {
-    let tls = rustls_client_config(&quic::roots(settings), &ALPN).map_err(|e| {
+    let tls = TcpTls::new(&quic::roots(settings)).map_err(|e| {
         Failure::new(Stage::Certificate, e, "`ca=` in the link names a PEM file; is it there?")
     })?;
     let mut failure = silent(gateways, CONNECT);
@@ -68,7 +66,7 @@ pub async fn dial(
             Err(_) => continue,
         };
         let rtt = since(start);
-        match Dialled::new(tcp, &settings.sni, tls.clone()).await {
+        match Dialled::new(tcp, &settings.sni, &tls).await {
             Ok(dialled) => return Ok((dialled, gateway, rtt)),
             Err(TcpError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
                 failure = Failure::certificate(&settings.sni, e);

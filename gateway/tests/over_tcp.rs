@@ -8,7 +8,7 @@ use std::time::Duration;
 use bauta_masque::datagram::CONTEXT_ID_ZERO;
 use bauta_masque::encode_datagram_capsule;
 use bauta_masque_io::tcp::client::{Answer, Dialled, TunnelRequest};
-use bauta_masque_io::tls::{Roots, rustls_client_config};
+use bauta_masque_io::tls::{Roots, TcpTls};
 use common::{Gateway, udp_echo};
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 /// Asks for CONNECT-UDP to a port of loopback.
 async fn udp(gateway: &Gateway, alpn: &'static [u8], port: u16, token: Option<&str>) -> Answer {
     let roots = Roots::Pem(gateway.dir.path().join("ca.pem"));
-    let tls = rustls_client_config(&roots, &[alpn]).unwrap();
+    let tls = TcpTls::offering(&roots, &[alpn]).unwrap();
     let tcp = TcpStream::connect(gateway.addr).await.unwrap();
-    let dialled = Dialled::new(tcp, "site.test", tls).await.unwrap();
+    let dialled = Dialled::new(tcp, "site.test", &tls).await.unwrap();
     let mut fields = HeaderMap::new();
     fields.insert("capsule-protocol", HeaderValue::from_static("?1"));
     if let Some(token) = token {

@@ -79,6 +79,9 @@ class Session:
     def lines(self, role: str, *command: str, timeout: float) -> Iterator[tuple[str, bool, str]]:
         """Runs a program that prints `ok|FAIL name: why`; one that says nothing has failed."""
         done = self.world.run(role, *command, timeout=timeout)
+        for line in done.stdout.splitlines():
+            if line.startswith("SKIPPED"):
+                print(line, flush=True)
         said = [LINE.match(line) for line in done.stdout.splitlines()]
         said = [match for match in said if match]
         for match in said:
@@ -107,6 +110,7 @@ def chromium(session: Session) -> Iterator[tuple[str, bool, str]]:
     shots = screenshots("chromium")
     yield from session.lines("client", "node", "browsers/chromium.mjs", "--url", f"https://{SITE}/", "--address", GATEWAY, "--certificate",
                              session.path(f"{SITE}.pem"), "--out", shots, timeout=120)  # fmt: skip
+    yield from session.lines("client", "env", f"BAUTA={binary('BAUTA', 'bauta')}", PYTHON, "fingerprint.py", "compare", timeout=150)
 
 
 def firefox(session: Session) -> Iterator[tuple[str, bool, str]]:

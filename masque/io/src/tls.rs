@@ -13,6 +13,7 @@ mod transport;
 use std::io;
 use std::path::PathBuf;
 
+pub use browser::TcpTls;
 pub use certificate::{Certified, HotCertificate};
 pub use client::{ClientTls, Roots, quic_client_config, rustls_client_config};
 pub use server::{AcmeAware, TicketKey, quic_server_config, rustls_server_config};

@@ -105,7 +105,7 @@ impl Train {
         if self.buf[self.len] & 0xf0 != INITIAL {
             return n;
         }
-        let Ok(profile) = browser::chromium() else { return n };
+        let Ok(profile) = browser::chromium().map(|browser| &browser.quic) else { return n };
         let to = profile.datagram.min(MAX_PACKET);
         if n >= to || conn.quic.stats().sent > profile.datagrams {
             return n;

@@ -3,25 +3,28 @@
 
 mod requests;
 
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bauta_masque::concealed::EXPORTED;
+use boring::error::ErrorStack;
+use boring::ssl::SslRef;
+use boring::x509::X509VerifyError;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use quiche::h3::{Header, NameValue};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_boring::{HandshakeError, SslStream, SslStreamBuilder};
 
 use super::Version;
 use crate::concealed::Export;
+use crate::tls::{TcpTls, TlsError};
 use requests::Driver;
 pub use requests::Requests;
 
@@ -31,6 +34,9 @@ pub enum TcpError {
     /// The name is none that TLS can check.
     #[error("`{0}` is no name of a server")]
     Name(String),
+    /// TLS refused a setting.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// TCP or TLS failed. A certificate that was refused is `InvalidData`.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -100,21 +106,21 @@ pub struct TunnelStream {
 
 /// A connection after its TLS handshake.
 pub struct Dialled {
-    stream: TlsStream<TcpStream>,
+    stream: SslStream<TcpStream>,
     version: Version,
 }
 
 impl Dialled {
-    /// Does the TLS handshake as a client of `name`; `tls` offers `h2` and `http/1.1` by ALPN.
+    /// Does the TLS handshake as a client of `name`, a DNS name or an IP address.
     ///
     /// # Errors
     /// The handshake's, or a name that cannot be checked.
-    pub async fn new(tcp: TcpStream, name: &str, tls: Arc<ClientConfig>) -> Result<Self, TcpError> {
-        let server = ServerName::try_from(name.to_owned());
-        let server = server.map_err(|_| TcpError::Name(name.to_owned()))?;
+    pub async fn new(tcp: TcpStream, name: &str, tls: &TcpTls) -> Result<Self, TcpError> {
+        ServerName::try_from(name).map_err(|_| TcpError::Name(name.to_owned()))?;
         tcp.set_nodelay(true)?;
-        let stream = TlsConnector::from(tls).connect(server, tcp).await?;
-        let version = match stream.get_ref().1.alpn_protocol() {
+        let stream = SslStreamBuilder::new(tls.begin(name)?, tcp).connect().await;
+        let stream = stream.map_err(|e| refused(&e))?;
+        let version = match stream.ssl().selected_alpn_protocol() {
             Some(b"h2") => Version::Http2,
             _ => Version::Http1,
         };
@@ -141,6 +147,24 @@ impl Dialled {
     pub async fn ask(self, request: &TunnelRequest) -> Result<Answer, TcpError> {
         self.begin().await?.ask(request).await
     }
+}
+
+/// Why a handshake failed.
+fn refused(e: &HandshakeError<TcpStream>) -> io::Error {
+    if let Some(e) = e.as_io_error() {
+        return io::Error::new(e.kind(), e.to_string());
+    }
+    let cause = e.source().and_then(|e| e.downcast_ref::<boring::ssl::Error>());
+    let reasons = cause.and_then(boring::ssl::Error::ssl_error).map_or(&[][..], ErrorStack::errors);
+    if reasons.iter().all(|e| e.reason() != Some("CERTIFICATE_VERIFY_FAILED")) {
+        return io::Error::other(e.to_string());
+    }
+    let why = match e.ssl().map(SslRef::verify_result) {
+        // Nothing was verified but the key.
+        None | Some(Ok(()) | Err(X509VerifyError::INVALID_CALL)) => "its key is not the pinned one",
+        Some(Err(why)) => why.error_string(),
+    };
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 impl Export for Dialled {
@@ -183,3 +207,6 @@ impl AsyncWrite for TunnelStream {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bauta_masque::concealed::{EXPORTED, LABEL};
-use rustls::{ConnectionCommon, ProtocolVersion};
+use boring::ssl::SslVersion;
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+use tokio_boring::SslStream;
+use tokio_rustls::server;
 
 use crate::concealed::Export;
 
@@ -34,21 +36,23 @@ impl<S: Export> Export for Exporter<S> {
 
 impl Export for server::TlsStream<TcpStream> {
     fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
-        exported(self.get_ref().1, context)
+        let tls = self.get_ref().1;
+        if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
     }
 }
 
-impl Export for client::TlsStream<TcpStream> {
+impl Export for SslStream<TcpStream> {
     fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]> {
-        exported(self.get_ref().1, context)
+        if self.ssl().version2() != Some(SslVersion::TLS1_3) {
+            return None;
+        }
+        let mut out = [0; EXPORTED];
+        self.ssl().export_keying_material(&mut out, LABEL, Some(context)).ok()?;
+        Some(out)
     }
-}
-
-fn exported<D>(tls: &ConnectionCommon<D>, context: &[u8]) -> Option<[u8; EXPORTED]> {
-    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-        return None;
-    }
-    tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
 }
 
 impl<S> Clone for Exporter<S> {

@@ -17,7 +17,7 @@ use crate::concealed::Export;
 use crate::tls::tests::Authority;
 use crate::tls::{HotCertificate, rustls_client_config, rustls_server_config};
 
-const HOST: &str = "site.test";
+pub(super) const HOST: &str = "site.test";
 
 /// Says what it saw; echoes what comes through CONNECT, extended CONNECT and upgrades.
 async fn echo(request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
@@ -35,7 +35,10 @@ async fn echo(request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
     }
     if request.uri().path() == "/exported" {
         let exported = peer.exporter.clone().export(b"context").unwrap_or([0; 48]);
-        return Response::new(Full::new(exported.to_vec().into()));
+        let mut response = Response::new(Full::new(exported.to_vec().into()));
+        let shown = format!("{exported:?}").replace(' ', "");
+        response.headers_mut().insert("exported", shown.parse().unwrap());
+        return response;
     }
     let upgrade = request.headers().contains_key("upgrade");
     if request.method() != Method::CONNECT && !upgrade {
@@ -56,25 +59,36 @@ async fn echo(request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
     response
 }
 
-struct Site {
-    addr: SocketAddr,
-    authority: Authority,
+pub(super) struct Site {
+    pub(super) addr: SocketAddr,
+    pub(super) authority: Authority,
     certificate: Arc<HotCertificate>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
+    pin: [u8; 32],
 }
 
 impl Site {
-    fn start(limits: TcpLimits) -> Self {
+    pub(super) fn start(limits: TcpLimits) -> Self {
+        Self::speaking(limits, &[b"h2", b"http/1.1"])
+    }
+
+    pub(super) fn speaking(limits: TcpLimits, alpn: &[&[u8]]) -> Self {
         let authority = Authority::new();
-        let certificate = HotCertificate::new(Some(&authority.issue(HOST)));
-        let tls = rustls_server_config(certificate.clone(), &[b"h2", b"http/1.1"]).unwrap();
+        let issued = authority.issue(HOST);
+        let pin = issued.spki_sha256().unwrap();
+        let certificate = HotCertificate::new(Some(&issued));
+        let tls = rustls_server_config(certificate.clone(), alpn).unwrap();
         let listener = listen("[::]:0".parse().unwrap(), false).unwrap();
         let addr = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
         let served = tokio::spawn(serve(listener, Arc::new(tls), limits, echo, shutdown));
-        Self { addr, authority, certificate, stop: Some(stop), served }
+        Self { addr, authority, certificate, stop: Some(stop), served, pin }
+    }
+
+    pub(super) fn pin(&self) -> [u8; 32] {
+        self.pin
     }
 
     async fn connect(&self, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {

@@ -14,8 +14,12 @@ use boring::ssl::{
 use foreign_types::ForeignTypeRef;
 use serde::Deserialize;
 
+mod quic;
+mod tcp;
+
 use super::TlsError;
-use crate::cid;
+pub(crate) use quic::{disguise, set_parameters};
+pub use tcp::TcpTls;
 
 /// The most a compressed certificate chain may unfold to, in bytes; BoringSSL itself announces less.
 const MAX_CHAIN: u64 = 1 << 20;
@@ -39,27 +43,71 @@ pub struct Parameter {
     pub value: Value,
 }
 
-/// What a browser says in its first flight over QUIC.
+/// What a ClientHello says, over either transport. Numbers are those of TLS's registries, in order, without GREASE.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Profile {
-    /// Which browser.
-    pub browser: String,
-    /// JA4 of its ClientHello.
+pub struct Hello {
+    /// JA4 of it.
     pub ja4: String,
-    /// Groups with a key share, in order.
+    /// Cipher suites.
+    pub cipher_suites: Vec<u16>,
+    /// Whether GREASE (RFC 8701) is among its values.
+    pub grease: bool,
+    /// Groups.
+    pub groups: Vec<u16>,
+    /// Groups with a key share.
     pub key_shares: Vec<u16>,
-    /// Signature algorithms, in order.
+    /// Signature algorithms.
     pub signature_algorithms: Vec<u16>,
+    /// Protocols that ALPN offers.
+    pub alpn: Vec<String>,
+    /// Protocols for which ALPS is offered.
+    pub application_settings: Vec<String>,
     /// Trust anchors that are asked for, as in the extension, in hexadecimal; empty: not sent.
     pub trust_anchors: String,
-    /// Whether ALPS is offered for HTTP/3.
-    pub application_settings: bool,
+}
+
+/// What a browser says first over QUIC.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Quic {
+    /// Its ClientHello.
+    #[serde(flatten)]
+    pub hello: Hello,
     /// Transport parameters, but for GREASE and the connection id.
     pub transport_parameters: Vec<Parameter>,
     /// Bytes of a datagram of the first flight.
     pub datagram: usize,
     /// How many datagrams that is.
     pub datagrams: usize,
+}
+
+/// What a browser says first over TCP.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tcp {
+    /// Its ClientHello.
+    #[serde(flatten)]
+    pub hello: Hello,
+    /// Its first frames, should HTTP/2 be chosen.
+    pub http2: Http2,
+}
+
+/// A browser's first frames over HTTP/2.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Http2 {
+    /// SETTINGS: identifiers and values, in order (RFC 9113 section 6.5).
+    pub settings: Vec<(u16, u32)>,
+    /// Bytes by which the connection's window is opened beyond its first 65,535.
+    pub window_update: u32,
+}
+
+/// A browser.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Profile {
+    /// Which.
+    pub browser: String,
+    /// Over QUIC.
+    pub quic: Quic,
+    /// Over TCP.
+    pub tcp: Tcp,
 }
 
 static CHROMIUM: LazyLock<Result<Profile, String>> = LazyLock::new(|| {
@@ -76,120 +124,41 @@ pub fn chromium() -> Result<&'static Profile, TlsError> {
 }
 
 /// What all connections of a client have in common.
-pub(super) fn dress(tls: &mut SslContextBuilder) -> Result<(), TlsError> {
-    let profile = chromium()?;
-    let algorithms: Vec<_> = profile
-        .signature_algorithms
-        .iter()
-        .map(|code| SslSignatureAlgorithm::from(*code))
-        .collect();
+pub(super) fn dress(tls: &mut SslContextBuilder, hello: &Hello) -> Result<(), TlsError> {
+    let algorithms: Vec<_> =
+        hello.signature_algorithms.iter().map(|code| SslSignatureAlgorithm::from(*code)).collect();
     tls.set_verify_algorithm_prefs(&algorithms)?;
+    tls.set_grease_enabled(hello.grease);
     tls.set_permute_extensions(true);
     tls.add_certificate_compression_algorithm(Brotli)?;
-    Ok(())
-}
-
-/// Makes a connection that has sent nothing yet speak as the browser does.
-///
-/// # Errors
-/// BoringSSL refuses something.
-pub(crate) fn disguise(ssl: &mut SslRef, scid: &[u8]) -> Result<(), TlsError> {
-    let profile = chromium()?;
-    ssl.set_enable_ech_grease(true);
-    let anchors = unhex(&profile.trust_anchors)?;
-    set_parameters(ssl, scid)?;
-    let ssl = ssl.as_ptr();
-    // SAFETY: `ssl` is a live SSL that we have exclusive access to, and each call copies the bytes
-    // that its pointer and length describe before it returns.
+    // SAFETY: the context is live and ours alone, and the groups are copied before the call returns.
     let done = unsafe {
-        (!profile.application_settings
-            || boring_sys::SSL_add_application_settings(ssl, b"h3".as_ptr(), 2, [].as_ptr(), 0)
-                == 1)
-            && (anchors.is_empty()
-                || boring_sys::SSL_set1_requested_trust_anchors(
-                    ssl,
-                    anchors.as_ptr(),
-                    anchors.len(),
-                ) == 1)
-            && boring_sys::SSL_set1_client_key_shares(
-                ssl,
-                profile.key_shares.as_ptr(),
-                profile.key_shares.len(),
-            ) == 1
-    };
-    if done { Ok(()) } else { Err(boring::error::ErrorStack::get().into()) }
-}
-
-/// Replaces the transport parameters that quiche has written: at the start, and after a Retry.
-///
-/// # Errors
-/// BoringSSL refuses them.
-pub(crate) fn set_parameters(ssl: &mut SslRef, scid: &[u8]) -> Result<(), TlsError> {
-    let parameters = encode(chromium()?, scid)?;
-    // SAFETY: the SSL is live and ours alone, and the bytes are copied before the call returns.
-    let done = unsafe {
-        boring_sys::SSL_set_quic_transport_params(
-            ssl.as_ptr(),
-            parameters.as_ptr(),
-            parameters.len(),
-        )
+        boring_sys::SSL_CTX_set1_group_ids(tls.as_ptr(), hello.groups.as_ptr(), hello.groups.len())
     };
     if done == 1 { Ok(()) } else { Err(boring::error::ErrorStack::get().into()) }
 }
 
-/// The transport parameters in an order of their own, with the source connection id and one GREASE
-/// parameter (RFC 9000 section 18.1), as Chromium sends them.
-fn encode(profile: &Profile, scid: &[u8]) -> Result<Vec<u8>, TlsError> {
-    let mut parts = Vec::new();
-    for Parameter { id, value } in &profile.transport_parameters {
-        let mut value = match value {
-            Value::Number(n) => varint(*n),
-            Value::Hex(text) => unhex(text)?,
-        };
-        if *id == VERSION_INFORMATION {
-            value.extend(grease_version());
-        }
-        parts.push((*id, value));
-    }
-    parts.push((INITIAL_SOURCE_CONNECTION_ID, scid.to_vec()));
-    let mut noise = [0; 24];
-    cid::random(&mut noise);
-    let (id, grease) = noise.split_at(8);
-    let id = u64::from_le_bytes(id.try_into().unwrap_or_default());
-    let len = usize::from(grease[0] % 16);
-    parts.push((31 * (id % (1 << 57)) + 27, grease[..len].to_vec()));
-    // Fisher and Yates, with a bias too small to see.
-    let mut draw = [0; 64];
-    cid::random(&mut draw);
-    for (i, random) in (1..parts.len()).rev().zip(draw.iter().cycle()) {
-        parts.swap(i, usize::from(*random) % (i + 1));
-    }
-    let mut out = Vec::new();
-    for (id, value) in parts {
-        out.extend(varint(id));
-        out.extend(varint(value.len() as u64));
-        out.extend(value);
-    }
-    Ok(out)
-}
-
-const INITIAL_SOURCE_CONNECTION_ID: u64 = 0x0f;
-const VERSION_INFORMATION: u64 = 0x11;
-
-/// A version nobody speaks (RFC 9000 section 15): `?a?a?a?a`.
-fn grease_version() -> [u8; 4] {
-    let mut noise = [0; 4];
-    cid::random(&mut noise);
-    noise.map(|byte| byte & 0xf0 | 0x0a)
-}
-
-fn varint(n: u64) -> Vec<u8> {
-    match n {
-        0..0x40 => vec![n as u8],
-        0x40..0x4000 => (n as u16 | 0x4000).to_be_bytes().to_vec(),
-        0x4000..0x4000_0000 => (n as u32 | 0x8000_0000).to_be_bytes().to_vec(),
-        _ => (n | 0xc000_0000_0000_0000).to_be_bytes().to_vec(),
-    }
+/// What BoringSSL wants to be told anew for each connection, before it has sent anything.
+fn offer(ssl: &mut SslRef, hello: &Hello) -> Result<(), TlsError> {
+    ssl.set_enable_ech_grease(true);
+    let anchors = unhex(&hello.trust_anchors)?;
+    let ssl = ssl.as_ptr();
+    // SAFETY: `ssl` is a live SSL that we have exclusive access to, and each call copies the bytes
+    // that its pointer and length describe before it returns.
+    let done = unsafe {
+        hello.application_settings.iter().all(|protocol| {
+            let (name, len) = (protocol.as_ptr(), protocol.len());
+            boring_sys::SSL_add_application_settings(ssl, name, len, [].as_ptr(), 0) == 1
+        }) && (anchors.is_empty()
+            || boring_sys::SSL_set1_requested_trust_anchors(ssl, anchors.as_ptr(), anchors.len())
+                == 1)
+            && boring_sys::SSL_set1_client_key_shares(
+                ssl,
+                hello.key_shares.as_ptr(),
+                hello.key_shares.len(),
+            ) == 1
+    };
+    if done { Ok(()) } else { Err(boring::error::ErrorStack::get().into()) }
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, TlsError> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use boring::ssl::{SslAlert, SslVerifyError, SslVerifyMode};
+use boring::ssl::{SslAlert, SslContextBuilder, SslVerifyError, SslVerifyMode};
 use boring::x509::X509;
 use boring::x509::store::X509StoreBuilder;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -56,8 +56,16 @@ impl Default for ClientTls {
 /// Unreadable roots, or a setting that a library refuses.
 pub fn quic_client_config(client: &ClientTls) -> Result<quiche::Config, TlsError> {
     let mut tls = server::tls13()?;
-    browser::dress(&mut tls)?;
-    if let Roots::PinnedSpki(pin) = client.roots {
+    browser::dress(&mut tls, &browser::chromium()?.quic.hello)?;
+    trust(&mut tls, &client.roots)?;
+    let mut config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)?;
+    client.transport.apply(&mut config)?;
+    Ok(config)
+}
+
+/// Has the server's certificate checked.
+pub(super) fn trust(tls: &mut SslContextBuilder, roots: &Roots) -> Result<(), TlsError> {
+    if let Roots::PinnedSpki(pin) = *roots {
         tls.set_custom_verify_callback(SslVerifyMode::PEER, move |ssl| {
             let certificate = ssl.peer_certificate();
             match certificate.map(|c| spki_sha256(&c)) {
@@ -65,23 +73,21 @@ pub fn quic_client_config(client: &ClientTls) -> Result<quiche::Config, TlsError
                 _ => Err(SslVerifyError::Invalid(SslAlert::BAD_CERTIFICATE)),
             }
         });
-    } else {
-        let mut store = X509StoreBuilder::new()?;
-        for root in root_certificates(&client.roots)? {
-            // Bundles carry the odd root that this library does not take.
-            if let Ok(root) = X509::from_der(&root) {
-                store.add_cert(root)?;
-            }
-        }
-        tls.set_cert_store_builder(store);
-        tls.set_verify(SslVerifyMode::PEER);
+        return Ok(());
     }
-    let mut config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)?;
-    client.transport.apply(&mut config)?;
-    Ok(config)
+    let mut store = X509StoreBuilder::new()?;
+    for root in root_certificates(roots)? {
+        // Bundles carry the odd root that this library does not take.
+        if let Ok(root) = X509::from_der(&root) {
+            store.add_cert(root)?;
+        }
+    }
+    tls.set_cert_store_builder(store);
+    tls.set_verify(SslVerifyMode::PEER);
+    Ok(())
 }
 
-/// TLS 1.2 and 1.3 over TCP; `alpn` in order of preference.
+/// TLS 1.2 and 1.3 over TCP by rustls, looking like no browser; `alpn` in order of preference.
 ///
 /// # Errors
 /// As [`quic_client_config`].

@@ -15,14 +15,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_rustls::client::TlsStream;
+use tokio_boring::SslStream;
 
 use super::{Answer, TcpError, TunnelRequest, TunnelStream, Version};
 use crate::concealed::Export;
 use crate::tcp::exporter::{Exporter, Shared};
+use crate::tls::browser::chromium;
 
-/// Bytes a server may send ahead on the stream: what a fast path of 100 ms holds.
-const WINDOW: u32 = 4 << 20;
+/// A connection's window before it is opened further (RFC 9113 §6.9.2), bytes.
+const FIRST_WINDOW: u32 = 65_535;
 /// Silence after which the server is pinged on HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for its answer.
@@ -50,13 +51,13 @@ enum Sender {
 /// A connection on which tunnels are asked for. It lives as long as this or one of the streams.
 pub struct Requests {
     sender: Sender,
-    exporter: Exporter<TlsStream<TcpStream>>,
+    exporter: Exporter<SslStream<TcpStream>>,
     driver: Arc<Driver>,
 }
 
 impl Requests {
     pub(super) async fn new(
-        stream: TlsStream<TcpStream>,
+        stream: SslStream<TcpStream>,
         version: Version,
     ) -> Result<Self, TcpError> {
         let stream = Shared::new(stream);
@@ -64,14 +65,7 @@ impl Requests {
         let io = TokioIo::new(stream);
         let (sender, driver) = match version {
             Version::Http2 => {
-                let (send, connection) = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(WINDOW)
-                    .initial_connection_window_size(WINDOW)
-                    .keep_alive_interval(PING_INTERVAL)
-                    .keep_alive_timeout(PING_TIMEOUT)
-                    .handshake(io)
-                    .await?;
+                let (send, connection) = browser_like()?.handshake(io).await?;
                 let (tell, allowed) = watch::channel(false);
                 (Sender::Http2(send, allowed), drive(watched(connection, tell)))
             }
@@ -156,6 +150,35 @@ impl Export for Requests {
     }
 }
 
+/// HTTP/2 that begins as the captured browser does.
+fn browser_like() -> Result<http2::Builder<TokioExecutor>, TcpError> {
+    let first = &chromium()?.tcp.http2;
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_frame_size(None)
+        .initial_connection_window_size(FIRST_WINDOW.saturating_add(first.window_update));
+    for &(id, value) in &first.settings {
+        match id {
+            HEADER_TABLE_SIZE => http2.header_table_size(value),
+            INITIAL_WINDOW_SIZE => http2.initial_stream_window_size(value),
+            MAX_FRAME_SIZE => http2.max_frame_size(value),
+            MAX_HEADER_LIST_SIZE => http2.max_header_list_size(value),
+            // hyper switches pushes off by itself, and has no say in the rest.
+            _ => &mut http2,
+        };
+    }
+    Ok(http2)
+}
+
+// RFC 9113 §6.5.2.
+const HEADER_TABLE_SIZE: u16 = 1;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const MAX_FRAME_SIZE: u16 = 5;
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+
 fn over_http2(request: &TunnelRequest) -> Result<Request<Empty<Bytes>>, TcpError> {
     let uri = Uri::builder().authority(request.authority.as_str());
     let mut asked = Request::builder().method(Method::CONNECT).version(HttpVersion::HTTP_2);
@@ -190,7 +213,7 @@ fn over_http1(request: &TunnelRequest) -> Result<Request<Empty<Bytes>>, TcpError
 /// Tells when the server's SETTINGS allow extended CONNECT (RFC 8441 §4); hyper does not say when they come.
 async fn watched(
     mut connection: http2::Connection<
-        TokioIo<Shared<TlsStream<TcpStream>>>,
+        TokioIo<Shared<SslStream<TcpStream>>>,
         Empty<Bytes>,
         TokioExecutor,
     >,
