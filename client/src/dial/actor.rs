@@ -187,7 +187,7 @@ impl Actor {
         }
         self.watch(now);
         if self.current.is_some() {
-            self.open_waiting();
+            self.open_waiting(now);
         } else if !self.waiting.is_empty() {
             self.find_way(now);
         }
@@ -367,7 +367,7 @@ impl Actor {
         }
     }
 
-    fn open_waiting(&mut self) {
+    fn open_waiting(&mut self, now: Instant) {
         let Some(id) = self.current else { return };
         let Some(conn) = self.endpoint.get(id) else { return };
         while let Some((open, deadline)) = self.waiting.pop_front() {
@@ -387,7 +387,10 @@ impl Actor {
                 headers::connect_tcp(&self.settings, conn, &open.target)
             };
             match conn.request(&list, false) {
-                Ok(stream) => self.flows.asked((id, stream), open, deadline),
+                Ok(stream) => {
+                    self.flows.asked((id, stream), open, deadline);
+                    self.liveness.sent(now);
+                }
                 Err(StreamError::Blocked) => {
                     // As many as the gateway allows are open: this one waits for another to end.
                     self.waiting.push_front((open, deadline));

@@ -154,6 +154,8 @@ pub struct Endpoint {
     heard: Vec<ConnId>,
     turn: Vec<ConnId>,
     foreign: Vec<Foreign>,
+    /// Stateless resets that siblings' datagrams may still be answered with in this turn.
+    foreign_resets: usize,
     batch: Option<Box<RecvBatch>>,
     train: Train,
     next_id: ConnId,
@@ -202,6 +204,7 @@ impl Endpoint {
             heard: Vec::new(),
             turn: Vec::new(),
             foreign: Vec::new(),
+            foreign_resets: receive::RESETS_A_TURN,
             batch: Some(Box::new(RecvBatch::new())),
         })
     }

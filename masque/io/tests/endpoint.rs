@@ -9,8 +9,8 @@ use std::time::Duration;
 use bauta_masque_io::tls::TransportConfig;
 use bauta_masque_io::udp::{BindOptions, Datagram, UdpSocket};
 use bauta_masque_io::{
-    App, Closed, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, Header, NameValue,
-    QuicConfig, Source, clock,
+    App, Closed, Connection, DatagramBuf, Endpoint, EndpointConfig, Event, Foreign, Header,
+    NameValue, QuicConfig, Source, clock, steer,
 };
 use bytes::Bytes;
 
@@ -353,4 +353,38 @@ async fn a_first_packet_from_a_source_is_accepted_or_handed_over_as_told() {
         assert_eq!(ours + theirs, 16, "{ours} and {theirs}");
         assert_eq!(theirs == 0, accepts_anywhere, "{ours} and {theirs}");
     }
+}
+
+#[tokio::test]
+async fn a_sibling_answers_what_it_does_not_know_with_as_many_resets_as_the_socket_would() {
+    let config = EndpointConfig {
+        worker: 1,
+        workers: 2,
+        reset_key: Some([9; 32]),
+        ..EndpointConfig::default()
+    };
+    let mut server = Endpoint::server(socket(), server_config(), config).unwrap();
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    let heard = |server: &mut Endpoint| {
+        let mut byte = 0u8;
+        for _ in 0..100 {
+            let cid = steer::pick_cid(1, 2, &mut |out| {
+                byte = byte.wrapping_add(1);
+                out.fill(byte);
+            });
+            let mut payload = [&[0x40][..], &cid].concat();
+            payload.resize(80, 0);
+            let (from, to) = (stranger.local_addr().unwrap(), server.local_addr());
+            let foreign = Foreign { worker: 1, from, to, payload };
+            server.handle_foreign(foreign, &mut Server::default());
+        }
+        std::iter::from_fn(|| stranger.recv(&mut [0; 100]).ok()).collect::<Vec<_>>()
+    };
+    let first = heard(&mut server);
+    assert!(!first.is_empty() && first.len() < 20, "{first:?}");
+    assert!(first.iter().all(|&n| n < 80), "{first:?}");
+    assert!(heard(&mut server).is_empty(), "in the same turn");
+    server.handle_readable(clock::now(), &mut Server::default());
+    assert_eq!(heard(&mut server).len(), first.len());
 }

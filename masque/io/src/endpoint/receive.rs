@@ -34,6 +34,7 @@ impl Endpoint {
         let Some(mut batch) = self.batch.take() else { return };
         let port = self.local.port();
         let (mut resets, mut taken) = (RESETS_A_TURN, 0);
+        self.foreign_resets = RESETS_A_TURN;
         for _ in 0..BATCHES_A_TURN {
             match self.socket.try_recv(&mut batch) {
                 Ok(_) => {}
@@ -67,7 +68,9 @@ impl Endpoint {
 
     /// Takes a datagram that a sibling received for this endpoint.
     pub fn handle_foreign(&mut self, mut datagram: Foreign, app: &mut impl App) {
-        self.route(&mut datagram.payload, datagram.from, datagram.to, &mut 0);
+        let mut resets = self.foreign_resets;
+        self.route(&mut datagram.payload, datagram.from, datagram.to, &mut resets);
+        self.foreign_resets = resets;
         self.drive_heard(app);
     }
 
