@@ -118,7 +118,7 @@ impl Frames {
 }
 
 /// Labels of [`DoorStats`], in the order of [`Counters::door`].
-const DOOR: [&str; 4] = ["retry", "dropped", "garbage", "timed_out"];
+const DOOR: [&str; 5] = ["retry", "dropped", "garbage", "timed_out", "filtered"];
 
 /// What one worker counts.
 #[derive(Debug, Default)]
@@ -159,6 +159,8 @@ pub struct Counters {
     pub frames: [Count; Frames::LABELS.len()],
     /// What was done to first Initials, set from the endpoint's own count once a second.
     pub door: [Count; DOOR.len()],
+    /// 1 while a filter turns most of them away.
+    pub filtering: Count,
     /// What the bonds of CONNECT-IP sessions did.
     pub bond: bond::BondCounters,
 }
@@ -180,10 +182,12 @@ impl Counters {
 
     /// Takes over what the endpoint counts of those who ask for a connection.
     pub fn at_the_door(&self, stats: DoorStats) {
-        let DoorStats { retries, dropped, garbage, timed_out } = stats;
-        for (count, n) in self.door.iter().zip([retries, dropped, garbage, timed_out]) {
+        let DoorStats { retries, dropped, garbage, timed_out, filtered, filtering } = stats;
+        let fates = [retries, dropped, garbage, timed_out, filtered];
+        for (count, n) in self.door.iter().zip(fates) {
             count.set(n);
         }
+        self.filtering.set(filtering.into());
     }
 
     /// A packet went no further.
@@ -329,6 +333,10 @@ impl Collector for Metrics {
         let rows: Vec<_> = DOOR.iter().enumerate().map(|(i, fate)| (*fate, door(i))).collect();
         let about = ("door", "First Initials that began no connection, or none that lasted");
         self.family(e, about, true, "fate", &rows)?;
+        let rows = [("socket", self.sum(|c| c.filtering.get()))];
+        let about =
+            ("door_filters", "Filters in place, because more Initials come than are answered");
+        self.family(e, about, false, "on", &rows)?;
         self.bonds(e)
     }
 }
@@ -345,7 +353,9 @@ mod tests {
         metrics.workers[1].dropped(Dropped::HandOver);
         metrics.tcp.requests[1].add_shared(3);
         metrics.workers[0].connections.add(2);
-        let stats = DoorStats { retries: 5, dropped: 6, garbage: 7, timed_out: 8 };
+        let (retries, dropped, garbage, timed_out) = (5, 6, 7, 8);
+        let (filtered, filtering) = (9, true);
+        let stats = DoorStats { retries, dropped, garbage, timed_out, filtered, filtering };
         metrics.workers[0].at_the_door(stats);
         metrics.workers[1].at_the_door(stats);
         let text = metrics.encode().unwrap();
@@ -356,6 +366,8 @@ mod tests {
             "bauta_requests_total{http=\"2\"} 3\n",
             "bauta_door_total{fate=\"retry\"} 10\n",
             "bauta_door_total{fate=\"timed_out\"} 16\n",
+            "bauta_door_total{fate=\"filtered\"} 18\n",
+            "bauta_door_filters{on=\"socket\"} 2\n",
             "bauta_connections{transport=\"quic\"} 2\n",
             "# EOF\n",
         ] {

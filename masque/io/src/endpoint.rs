@@ -11,6 +11,7 @@
 
 mod door;
 mod entry;
+mod gate;
 mod poll;
 mod receive;
 mod source;
@@ -34,6 +35,7 @@ use crate::udp::{RecvBatch, UdpSocket};
 use door::Door;
 pub(crate) use door::Subnet;
 pub use door::{DoorLimits, DoorStats};
+use gate::Gate;
 pub use source::Source;
 use transmit::Train;
 
@@ -160,6 +162,9 @@ pub struct Endpoint {
     train: Train,
     next_id: ConnId,
     door: Door,
+    gate: Gate,
+    /// [`UdpSocket::drops`] as last read while the gate is narrow.
+    drops: u32,
 }
 
 impl Endpoint {
@@ -187,12 +192,16 @@ impl Endpoint {
         h3.set_qpack_max_table_capacity(0);
         h3.set_qpack_blocked_streams(0);
         h3.enable_extended_connect(server.is_some());
+        let (now, limits) = (crate::clock::now(), &config.door);
+        let gate = Gate::seeded(limits.answers_per_second, limits.handshakes_per_second, now);
         Ok(Self {
             local: socket.local_addr(),
             train: Train::new(socket.max_segments()),
             next_id: config.first_id,
             socket,
-            door: Door::new(config.door.clone(), crate::clock::now()),
+            door: Door::new(config.door.clone(), now),
+            gate,
+            drops: 0,
             config,
             server,
             tunnels: None,
@@ -337,12 +346,13 @@ impl Endpoint {
     /// When [`Endpoint::handle_timeout`] is due.
     pub fn timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(self.door.timeout()).min()
+        timer.into_iter().chain(self.door.timeout()).chain(self.gate.timeout()).min()
     }
 
     /// Fires the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, app: &mut impl App) {
         self.drop_overdue(now, app);
+        self.mind_gate(now);
         while let Some(&(at, id)) = self.timers.first() {
             if at > now {
                 break;

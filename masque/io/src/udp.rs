@@ -9,11 +9,12 @@ mod train;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::UdpSocketState;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::Interest;
 
 pub use batch::{BATCH_SIZE, Datagram, RecvBatch};
@@ -309,6 +310,41 @@ impl UdpSocket {
         if would_block(&sent) { self.io.try_io(Interest::WRITABLE, send) } else { sent }
     }
 
+    /// Lets only pass what a classic BPF program returns more than 0 for; it sees each datagram from
+    /// its UDP header on. `None`: everything.
+    ///
+    /// # Errors
+    /// When the kernel refuses the program.
+    pub(crate) fn filter(&self, program: Option<&[SockFilter]>) -> io::Result<()> {
+        let socket = SockRef::from(&self.io);
+        match program {
+            Some(program) => socket.attach_filter(program),
+            None => socket.detach_filter(),
+        }
+    }
+
+    /// Datagrams, or trains of them, that the kernel did not keep for this socket, because of its
+    /// filter or for want of room in its buffer; modulo 2^32.
+    pub(crate) fn drops(&self) -> io::Result<u32> {
+        let mut info = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+        let mut size = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the descriptor is open while borrowed; the kernel writes at most `size` bytes to
+        // `info`, which is of that size, and then the number of bytes to `size`.
+        let result = unsafe {
+            libc::getsockopt(
+                self.io.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(info[libc::SK_MEMINFO_DROPS as usize])
+    }
+
     /// The road for systems, or interfaces, that do not segment. What does not fit into the send
     /// buffer after the first datagram is lost, as it would be on any queue.
     fn send_singly(&self, message: &quinn_udp::Transmit<'_>, size: usize) -> io::Result<()> {
@@ -354,7 +390,7 @@ pub fn is_unreachable(e: &io::Error) -> bool {
     // Linux turns "administratively prohibited" into EACCES or EHOSTUNREACH, "unknown protocol" into
     // ENOPROTOOPT, "unknown host" into EHOSTDOWN.
     matches!(e.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied)
-        || matches!(e.raw_os_error(), Some(nix::libc::EHOSTDOWN | nix::libc::ENOPROTOOPT))
+        || matches!(e.raw_os_error(), Some(libc::EHOSTDOWN | libc::ENOPROTOOPT))
 }
 
 fn would_block(outcome: &io::Result<()>) -> bool {

@@ -1,7 +1,7 @@
 //! What strangers can make a server's endpoint do, on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::net::{SocketAddr, UdpSocket as Plain};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket as Plain};
 use std::time::Duration;
 
 use bauta_masque_io::DatagramBuf;
@@ -70,9 +70,13 @@ fn server(door: DoorLimits) -> (Side, [u8; 32]) {
 }
 
 fn client(pin: [u8; 32], to: SocketAddr, times: usize) -> Side {
+    client_at(loopback(), pin, to, times)
+}
+
+fn client_at(socket: UdpSocket, pin: [u8; 32], to: SocketAddr, times: usize) -> Side {
     let tls = ClientTls { roots: Roots::PinnedSpki(pin), transport: TransportConfig::client() };
     let mut quic = quic_client_config(&tls).unwrap();
-    let mut endpoint = Endpoint::client(loopback(), EndpointConfig::default()).unwrap();
+    let mut endpoint = Endpoint::client(socket, EndpointConfig::default()).unwrap();
     for _ in 0..times {
         endpoint.connect(to, "site.test", &mut quic).unwrap();
     }
@@ -177,4 +181,51 @@ async fn one_source_holds_so_many_connections_and_no_more() {
         tokio::join!(server.turn(), client.turn());
     }
     assert_eq!((server.seen.established, server.endpoint.len()), (5, 5));
+}
+
+#[tokio::test]
+async fn a_flood_is_dropped_in_the_kernel_while_others_come_in_and_ends() {
+    let limits =
+        DoorLimits { answers_per_second: 200, handshakes_per_second: 100, ..DoorLimits::default() };
+    let (mut server, pin) = server(limits);
+    let to = server.endpoint.local_addr();
+    let flood: Vec<_> =
+        (1..=100).map(|d| Plain::bind((Ipv4Addr::new(127, 0, 7, d), 0)).unwrap()).collect();
+    let mut sent = 0;
+    let mut pour = || {
+        for _ in 0..200 {
+            flood[sent as usize % flood.len()].send_to(&garbage(sent), to).unwrap();
+            sent += 1;
+        }
+    };
+    let end = clock::now() + PATIENCE;
+    while server.endpoint.door_stats().filtered < 5000 {
+        assert!(clock::now() < end, "{:?}", server.endpoint.door_stats());
+        pour();
+        server.turn().await;
+    }
+    assert!(server.endpoint.door_stats().filtering);
+    // Newcomers whose addresses are none of the flood's; one or the other may share a bucket with it.
+    let retries = server.endpoint.door_stats().retries;
+    let mut clients: Vec<_> = (1..=8)
+        .map(|d| {
+            let ip = Ipv4Addr::new(127, 0, 8, d);
+            let socket = UdpSocket::bind((ip, 0).into(), &BindOptions::default()).unwrap();
+            client_at(socket, pin, to, 1)
+        })
+        .collect();
+    while server.seen.established < 4 {
+        assert!(clock::now() < end, "{:?}", server.endpoint.door_stats());
+        pour();
+        server.turn().await;
+        for client in &mut clients {
+            client.turn().await;
+        }
+    }
+    assert!(server.endpoint.door_stats().retries > retries, "let in without proof");
+    let end = clock::now() + PATIENCE;
+    while server.endpoint.door_stats().filtering {
+        assert!(clock::now() < end, "the filter stays");
+        server.turn().await;
+    }
 }

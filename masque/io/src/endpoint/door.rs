@@ -4,7 +4,8 @@
 //! thing it can ask for has a bound here: connections begun in a second, by all and by one source;
 //! handshakes under way and their time; connections one source holds; answers sent without state.
 //! When handshakes come faster than [`DoorLimits::free_handshakes`], an address has to be proven
-//! first (Retry, RFC 9000 section 8.1.2): that costs one keyed hash and keeps nothing.
+//! first (Retry, RFC 9000 section 8.1.2): that costs one keyed hash and keeps nothing. When more
+//! come than Retry can answer, most are not even read ([`gate`](super::gate)).
 //!
 //! Nothing here allocates with the number of packets; sources share a table of fixed size.
 
@@ -72,6 +73,11 @@ pub struct DoorStats {
     pub garbage: u64,
     /// Handshakes that took too long.
     pub timed_out: u64,
+    /// Datagrams that the kernel did not hand over while a filter was on the socket, and datagrams
+    /// of a ring that the same filter turned away.
+    pub filtered: u64,
+    /// Whether the filter is there now.
+    pub filtering: bool,
 }
 
 /// What to do with a first Initial.
@@ -164,7 +170,8 @@ impl Door {
         let entry = if self.handshakes >= limits.max_handshakes {
             Entry::Drop
         } else if !proven
-            && (self.handshakes >= limits.retry_above
+            && (self.stats.filtering
+                || self.handshakes >= limits.retry_above
                 || !self.free.pass(at, limits.free_handshakes))
         {
             if self.answers.pass(at, limits.answers_per_second) {

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::door::{Entry, Subnet};
+use super::gate::Change;
+use super::gate::program::assemble;
 use super::{App, ConnId, DoorStats, Endpoint, largest_payload};
 use crate::cid::Cid;
 use crate::clock;
@@ -101,6 +103,33 @@ impl Endpoint {
         }
         self.door.entered(now, id, source);
         Some(id)
+    }
+
+    /// Looks at how many come, and has the kernel turn away what cannot be answered, or nothing.
+    pub(super) fn mind_gate(&mut self, now: Instant) {
+        let was_narrow = self.gate.is_narrow();
+        let change = self.gate.handle_timeout(now);
+        if change == Change::None {
+            return;
+        }
+        let drops = self.socket.drops().unwrap_or(self.drops);
+        if was_narrow {
+            self.door.stats.filtered += u64::from(drops.wrapping_sub(self.drops));
+        } else {
+            info!("more Initials come than can be answered: most are dropped by a socket filter");
+        }
+        self.drops = drops;
+        let set = match self.gate.rules() {
+            Some(rules) => self.socket.filter(Some(&assemble(rules))),
+            None => {
+                info!("the flood of Initials is over: the socket filter is gone");
+                self.socket.filter(None)
+            }
+        };
+        if let Err(error) = set {
+            warn!(%error, "the kernel refuses the socket filter");
+        }
+        self.door.stats.filtering = self.gate.is_narrow();
     }
 
     /// Drops a connection whose first packet was none: nobody heard of it, and nobody will.

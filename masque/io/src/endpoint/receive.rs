@@ -7,6 +7,7 @@ use std::time::Instant;
 use quiche::{ConnectionId, RecvInfo, Type};
 use tracing::{debug, trace};
 
+use super::gate::Shows;
 use super::{App, ConnId, Endpoint, Foreign};
 use crate::cid::{self, Cid, LOCAL_CID_LEN};
 use crate::steer;
@@ -30,7 +31,7 @@ pub(super) const RESETS_A_TURN: usize = 8;
 
 impl Endpoint {
     /// Takes a bounded number of batches from the socket and tells `app` what they brought.
-    pub fn handle_readable(&mut self, _: Instant, app: &mut impl App) {
+    pub fn handle_readable(&mut self, now: Instant, app: &mut impl App) {
         let Some(mut batch) = self.batch.take() else { return };
         let port = self.local.port();
         let (mut resets, mut taken) = (RESETS_A_TURN, 0);
@@ -64,6 +65,7 @@ impl Endpoint {
             }
         }
         self.batch = Some(batch);
+        self.mind_gate(now);
     }
 
     /// Takes a datagram that a sibling received for this endpoint.
@@ -165,6 +167,9 @@ impl Endpoint {
             return Some(*id);
         }
         self.server.as_ref()?;
+        if let Some(shows) = Shows::of(payload) {
+            self.gate.count(from, shows);
+        }
         if !quiche::version_is_supported(header.version) {
             if header.ty != Type::VersionNegotiation
                 && payload.len() >= MIN_INITIAL

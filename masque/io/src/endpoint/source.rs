@@ -25,6 +25,11 @@ impl Endpoint {
         let mut resets = RESETS_A_TURN;
         for _ in 0..BATCHES_A_TURN {
             let taken = source.poll_batch(&mut |d| {
+                // The kernel's filter is on the socket only.
+                if !self.gate.passes(d.payload, d.from) {
+                    self.door.stats.filtered += 1;
+                    return;
+                }
                 let to = d.to.map_or(self.local, |ip| SocketAddr::new(ip, port));
                 self.route(d.payload, d.from, to, &mut resets);
             });
