@@ -1,10 +1,10 @@
 //! Certificate authorities that speak ACME, each a real server in the scene's internet.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bauta_lab::clock::poll_until;
 use bauta_lab::{Namespace, Process, addresses};
 
@@ -33,6 +33,18 @@ impl Acme {
     /// Pebble, with a name server that leads every name to the gateway. It validates for real. With
     /// `bound` it wants accounts bound to [`EAB`].
     pub fn pebble(internet: &Namespace, bound: bool) -> Result<Self> {
+        Self::pebble_at(internet, bound, Path::new("pebble"))
+    }
+
+    /// A pebble that knows renewal information (RFC 9773): the one that `tests/lib/pebble` builds.
+    pub fn pebble_with_ari(internet: &Namespace) -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let program = root.join("target/tests/bin/pebble");
+        ensure!(program.exists(), "{}: tests/lib/pebble builds it", program.display());
+        Self::pebble_at(internet, false, &program.canonicalize()?)
+    }
+
+    fn pebble_at(internet: &Namespace, bound: bool, program: &Path) -> Result<Self> {
         let folder = internet.folder().join("pebble");
         fs::create_dir_all(&folder)?;
         let host = addresses::INTERNET_V4;
@@ -67,7 +79,7 @@ impl Acme {
                 "-management=127.0.0.1:8055",
             ],
         )?;
-        let mut command = internet.command("pebble");
+        let mut command = internet.command(&program.to_string_lossy());
         command.arg("-config").arg(&config).args(["-dnsserver", "127.0.0.1:8053", "-strict"]);
         command.env("PEBBLE_VA_NOSLEEP", "1");
         let pebble = internet.spawn(command)?;
@@ -115,6 +127,23 @@ impl Acme {
     #[must_use]
     pub fn lines(&self) -> String {
         format!("[acme]\ndirectory = \"{}\"\nca = \"{}\"\n", self.directory, self.ca.display())
+    }
+
+    /// Has a pebble suggest to renew `certificate` (PEM) between two times (RFC 3339).
+    pub fn suggest(internet: &Namespace, certificate: &str, window: [&str; 2]) -> Result<()> {
+        let [start, end] = window;
+        let said = serde_json::json!({ "suggestedWindow": { "start": start, "end": end } });
+        let body = serde_json::json!({
+            "certificate": certificate,
+            "ariResponse": said.to_string(),
+        });
+        let file = internet.folder().join("suggestion.json");
+        fs::write(&file, body.to_string())?;
+        let line = format!(
+            "curl -sfk --data-binary @{} https://127.0.0.1:15000/set-renewal-info/",
+            file.display()
+        );
+        internet.shell(&line).map(|_| ()).context("pebble takes no suggestion")
     }
 
     /// Ends it; its files stay.

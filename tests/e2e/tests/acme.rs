@@ -37,6 +37,12 @@ fn status(gateway: &Gateway) -> Result<Value> {
     Ok(serde_json::from_str(&gateway.admin("/certificate")?)?)
 }
 
+/// The status once it is as wanted.
+fn status_once(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let found = poll_until(ORDER, || status(gateway).ok().filter(&wanted));
+    found.with_context(|| format!("{:?}", status(gateway)))
+}
+
 /// What the website answers over TCP; 000 without a handshake.
 fn site(client: &Client) -> String {
     client
@@ -149,6 +155,39 @@ fn an_address_for_a_bound_account() {
         ensure!(status["source"] == "instant-acme", "{status:#}");
         let names = served(&clients[0], "-ext subjectAltName")?;
         ensure!(names.contains("DNS:site.test") && names.contains("203.0.113.1"), "{names}");
+        trust(gateway, &acme.root)?;
+        clients[0].up()
+    });
+}
+
+#[test]
+fn the_authority_says_when_to_renew() {
+    play(Setting::default(), |scene| {
+        let Scene { clients, gateway, topology } = scene;
+        let acme = Acme::pebble_with_ari(&topology.internet)?;
+        start_over(gateway, &(acme.lines() + "ari = true\n"))?;
+        gateway.wait_for_metric(DONE, ORDER, |n| n == 1)?;
+        // Pebble's own word: a day around two thirds of the life.
+        let now = status_once(gateway, |status| status["why"] == "suggested")?;
+        let seconds = |what: &str| now[what].as_u64().context("no time");
+        let (end, next) = (seconds("valid_until")?, seconds("next")?);
+        ensure!(next < end, "{now:#}");
+        // In trouble, the authority wants its certificate replaced at once.
+        let pem = clients[0].ns.shell(
+            "openssl s_client -connect site.test:443 -servername site.test </dev/null 2>/dev/null \
+             | openssl x509",
+        )?;
+        let serial = served(&clients[0], "-serial")?;
+        let past = ["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"];
+        Acme::suggest(&topology.internet, &pem, past)?;
+        gateway.stop()?;
+        gateway.start()?;
+        gateway.wait_for_metric(DONE, ORDER, |n| n == 1)?;
+        ensure!(served(&clients[0], "-serial")? != serial, "the old certificate is still served");
+        // Of the new one it has not said so, and nothing is ordered again.
+        let now = status_once(gateway, |status| status["why"] == "suggested")?;
+        ensure!(now["next"].as_u64().is_some_and(|at| at + 86_400 > next), "{now:#}");
+        ensure!(gateway.metric(DONE)? == 1);
         trust(gateway, &acme.root)?;
         clients[0].up()
     });
