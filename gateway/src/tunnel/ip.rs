@@ -347,10 +347,9 @@ impl IpFlow {
         conn: &mut (impl Carrier + ?Sized),
         ctx: &mut Ctx,
     ) -> Result<(), End> {
-        if self.without_v6 || !conn.path_mtu_settled() {
+        let Some(max) = self.known_payload(conn).filter(|_| !self.without_v6) else {
             return Ok(());
-        }
-        let Some(max) = self.max_payload(conn) else { return Ok(()) };
+        };
         let Err(error) = self.session.check_mtu(max) else { return Ok(()) };
         let shared = ctx.shared.clone();
         let Some(pool) = &shared.pool else { return Ok(()) };

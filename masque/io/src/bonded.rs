@@ -6,7 +6,7 @@ use bauta_masque::bond::{Bond, Down, PathId, QuicStats};
 use tracing::{debug, trace};
 
 use crate::connection::HIGH_WATER;
-use crate::{ConnId, Connection, DatagramError, Endpoint};
+use crate::{Carrier, ConnId, Connection, DatagramError, Endpoint};
 
 /// How often QUIC's own counters are shown to the bond while there is traffic.
 const STATS_INTERVAL: Duration = Duration::from_millis(5);
@@ -43,6 +43,8 @@ pub struct Member {
     pub conn: ConnId,
     /// The request stream on it.
     pub stream: u64,
+    /// The longest HTTP Datagram Payload, once path MTU discovery has come to its end, bytes.
+    known: Option<usize>,
     blocked: bool,
 }
 
@@ -68,7 +70,7 @@ impl Bonded {
         max_payload: usize,
     ) -> Self {
         bond.add_path(now, 0, max_payload);
-        let member = Member { path: 0, conn, stream, blocked: false };
+        let member = Member { path: 0, conn, stream, known: None, blocked: false };
         let out = Vec::with_capacity(2048);
         Self { bond, members: vec![member], out, stats_due: now, unsent: 0 }
     }
@@ -101,7 +103,7 @@ impl Bonded {
     ) -> bool {
         let joined = self.bond.add_path(now, path, max_payload);
         if joined {
-            self.members.push(Member { path, conn, stream, blocked: false });
+            self.members.push(Member { path, conn, stream, known: None, blocked: false });
         }
         joined
     }
@@ -129,6 +131,21 @@ impl Bonded {
         }
     }
 
+    /// Takes over what the connection knows of its path's MTU.
+    pub fn learn(&mut self, conn: &(impl Carrier + ?Sized), stream: u64) {
+        let is = |m: &&mut Member| m.conn == conn.id() && m.stream == stream;
+        if let Some(member) = self.members.iter_mut().find(is) {
+            learn(&mut self.bond, member, conn);
+        }
+    }
+
+    /// The longest packet that fits every path of which path MTU discovery has come to its end; `None`
+    /// where there is none yet.
+    pub fn known_packet(&self) -> Option<usize> {
+        let least = self.members.iter().filter_map(|m| m.known).min();
+        least.map(|least| least.saturating_sub(1 + bauta_masque::bond::OVERHEAD))
+    }
+
     /// Whether a packet may go behind Context ID 0 on this stream, with nothing of the bond's about it.
     #[inline]
     pub fn is_bypassed(&self, conn: ConnId, stream: u64) -> bool {
@@ -152,9 +169,7 @@ impl Bonded {
             let Some(conn) = conns.get(member.conn) else { continue };
             if stats {
                 self.bond.handle_path_stats(now, member.path, conn.bond_stats());
-                if let Some(max) = conn.max_datagram_payload(member.stream) {
-                    self.bond.set_max_payload(member.path, max);
-                }
+                learn(&mut self.bond, member, conn);
             }
             let blocked = conn.datagrams_queued() >= MAX_QUEUED;
             if blocked != member.blocked {
@@ -217,6 +232,13 @@ impl Bonded {
             Event::Ready => debug!("the bond is ready"),
             Event::Token(_) => {}
         }
+    }
+}
+
+fn learn(bond: &mut Bond, member: &mut Member, conn: &(impl Carrier + ?Sized)) {
+    if let Some(max) = conn.max_datagram_payload(member.stream) {
+        bond.set_max_payload(member.path, max);
+        member.known = conn.path_mtu_settled().then_some(max);
     }
 }
 

@@ -106,6 +106,24 @@ fn a_path_that_takes_its_time_to_show_its_size_gets_ipv6_when_it_has() {
 }
 
 #[test]
+fn a_gateway_that_learns_the_paths_size_after_the_tunnel_is_up_keeps_ipv6() {
+    play(Setting::default(), |scene| {
+        let client = &mut scene.clients[0];
+        // The gateway's first probe is lost, so that it knows when its tries have been repeated.
+        let rules = "table inet lossy { chain input { type filter hook input priority -10; \
+            udp sport 443 meta length 1480-2000 quota until 2001 bytes counter drop; }; }";
+        client.ns.run("nft", &[rules])?;
+        client.up()?;
+        for _ in 0..3 {
+            client.ping(V6, "-c5 -i0.2 -s1300")?.assert_lossless()?;
+        }
+        let counted = client.ns.run("nft", &["list", "table", "inet", "lossy"])?;
+        ensure!(counted.contains("packets 1 "), "no probe was lost: {counted}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_narrow_path_behind_the_gateway_answers_with_its_mtu_in_both_families() {
     play(Setting::default().topology(|t| t.inner_router(1300)), |scene| {
         let client = &mut scene.clients[0];

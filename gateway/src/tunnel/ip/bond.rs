@@ -110,6 +110,18 @@ impl IpFlow {
         }
     }
 
+    /// The same, of paths whose MTU is found; `None` before.
+    pub(super) fn known_payload(&mut self, conn: &(impl Carrier + ?Sized)) -> Option<usize> {
+        match &mut self.layer {
+            Some(layer) => {
+                layer.bonded.learn(conn, self.key.1);
+                layer.bonded.known_packet().map(|max| max + 1)
+            }
+            None if conn.path_mtu_settled() => conn.max_datagram_payload(self.key.1),
+            None => None,
+        }
+    }
+
     /// Gives a packet to the bond; `false` where it may go by itself.
     #[inline]
     pub(super) fn give_bond(&mut self, conn: u64, packet: &[u8], ctx: &mut Ctx) -> bool {
