@@ -216,6 +216,52 @@ fn pair(specs: &[Spec], flows: usize, seconds: f64) -> f64 {
     let mut world = World::new(1, specs, |_| ());
     world.run_until(1.0);
     let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
+    if std::env::var_os("TRACE").is_some() {
+        for step in 1..=40 {
+            world.run_until(1.0 + seconds * f64::from(step) / 40.0);
+            let sum: u64 = ids.iter().map(|f| world.delivered(*f)).sum();
+            print!(
+                "{:5.2} {:6.2} ",
+                seconds * f64::from(step) / 40.0,
+                mbit(sum, seconds * f64::from(step) / 40.0)
+            );
+            for at in 0..specs.len() {
+                for end in 0..2 {
+                    let p = world.bonds[end].path_report(at as u8).unwrap_or_default();
+                    print!(
+                        "| {} {:6.2} d {:6.2} q {:5.1} l {:5.1}% rtt {:5.1} ",
+                        p.alive,
+                        p.rate as f64 / 1e6,
+                        p.delivery_rate as f64 / 1e6,
+                        p.queue_delay.as_secs_f64() * 1e3,
+                        p.loss_ppm as f64 / 1e4,
+                        p.rtt.as_secs_f64() * 1e3
+                    );
+                }
+            }
+            let (a, b) = (world.bonds[0].report(), world.bonds[1].report());
+            let t = world.tcp_of(0);
+            print!(
+                "cwnd {:.0} ss {:.0} cuts {} to {} {} ",
+                t.cwnd,
+                t.ssthresh,
+                t.cuts,
+                t.timeouts,
+                t.state()
+            );
+            println!(
+                "| rep {} retr {} copies {} src {} drops {} | held {} given {} dup {}",
+                a.repair_sent,
+                a.retransmissions,
+                a.copies,
+                a.sources_sent,
+                a.queue_drops,
+                b.held_packets,
+                b.given_up,
+                b.duplicates
+            );
+        }
+    }
     world.run_until(1.0 + seconds);
     mbit(ids.iter().map(|f| world.delivered(*f)).sum(), seconds)
 }
@@ -291,7 +337,13 @@ fn pairs() {
         ("lte_geo", p(40.0, 35.0), p(20.0, 320.0).jitter(20.0).loss(0.005)),
         ("congested", p(20.0, 50.0).jitter(20.0).loss(0.02), p(15.0, 60.0).jitter(25.0).loss(0.02)),
     ];
+    let only = std::env::args().nth(2);
+    let in_order = std::env::var_os("IN_ORDER").is_some();
     for (name, a, b) in table {
+        if only.as_deref().is_some_and(|only| !only.split(',').any(|o| o == name)) {
+            continue;
+        }
+        let [a, b] = [a, b].map(|s| if in_order { s.in_order() } else { s });
         for flows in [1, 16] {
             let alone = [&a, &b].map(|s| pair(std::slice::from_ref(s), flows, 10.0));
             let better = alone[0].max(alone[1]);

@@ -31,6 +31,7 @@ use bytes::Bytes;
 pub mod capsules;
 mod classify;
 mod control;
+mod fates;
 pub mod field;
 mod path;
 mod pool;
@@ -96,6 +97,9 @@ pub struct Bond {
     reorder: Reorder,
     feedback: receive::FeedbackState,
     peer_clock: u64,
+    peer_recovered: u32,
+    /// Up to this number, what is reported for the first time was overtaken by others.
+    overtaken: u64,
     stale: u32,
     lent: Vec<u8>,
     capsules: VecDeque<(PathId, Bytes)>,
@@ -129,6 +133,8 @@ impl Bond {
             reorder: Reorder::new(config.window),
             feedback: receive::FeedbackState::default(),
             peer_clock: 0,
+            peer_recovered: 0,
+            overtaken: 0,
             stale: 0,
             lent: Vec::new(),
             capsules: VecDeque::new(),

@@ -126,6 +126,54 @@ fn two_paths_carry_what_both_carry() {
     assert_eq!(world.bonds[1].report().given_up, 0);
 }
 
+/// Inner-IP Mbit/s over ten seconds from the first packet on.
+fn together(specs: &[Spec], flows: usize) -> f64 {
+    let mut world = World::new(1, specs, |_| ());
+    world.run_until(1.0);
+    let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
+    world.run_until(11.0);
+    mbit(ids.iter().map(|f| world.delivered(*f)).sum(), 10.0)
+}
+
+#[test]
+fn reordering_is_not_taken_for_loss() {
+    let spec = || Spec::new(50.0, 20.0).jitter(5.0);
+    let mut world = World::new(1, &[spec(), spec()], |_| ());
+    world.run_until(1.0);
+    for _ in 0..8 {
+        world.tcp(None);
+    }
+    world.run_until(8.0);
+    let report = world.bonds[0].report();
+    let again = report.repair_sent + report.retransmissions;
+    assert!(again * 20 < report.sources_sent, "{report:?}");
+    for path in 0..2 {
+        let path = world.bonds[0].path_report(path).unwrap();
+        assert!(path.loss_ppm < 5_000, "{path:?}");
+    }
+}
+
+#[test]
+fn jitter_does_not_make_two_paths_worse_than_one() {
+    for in_order in [false, true] {
+        let spec = Spec { in_order, ..Spec::new(50.0, 20.0).jitter(5.0) };
+        let alone = together(std::slice::from_ref(&spec), 16);
+        let both = together(&[spec.clone(), spec], 16);
+        assert!(alone > 30.0 && both > 0.98 * alone, "{both} beside {alone}, in order: {in_order}");
+    }
+}
+
+#[test]
+fn what_arrives_together_keeps_its_order() {
+    // In order on each link, packets behind a late one arrive in the same moment.
+    let spec = Spec { in_order: true, ..Spec::new(50.0, 20.0).jitter(10.0) };
+    let mut world = World::new(2, &[spec.clone(), spec], |_| ());
+    world.run_until(1.0);
+    let flow = world.udp(1_200, 3_000.0);
+    world.run_until(6.0);
+    assert_eq!(world.udp_of(flow).disordered, 0);
+}
+
 #[test]
 fn a_path_dies_and_not_a_packet_with_it() {
     for (seed, dead) in [(1, 0), (2, 1), (3, 0)] {

@@ -1,5 +1,6 @@
 //! One path: what was sent on it and when, what the peer reported, and what arrived by it.
 
+use super::fates::{Fates, Judged, Seen};
 use super::rate::{Progress, Rate, WIRE};
 use super::wire::PathFeedback;
 use super::{PathId, QuicStats, sequence};
@@ -14,6 +15,10 @@ const BURST_SECONDS: f64 = 0.002;
 /// the probes that make them so many, microseconds.
 const DOUBT_AFTER: u64 = 5;
 const DOUBT_PROBE: u64 = 3_000;
+/// So long it is remembered how late a datagram arrived after later ones, at least, microseconds,
+/// and by how much the next may be later still.
+const LATE_SPAN: u64 = 10_000_000;
+const LATE_MARGIN: f64 = 1.5;
 /// A round trip assumed before any is known, microseconds.
 const FIRST_RTT: f64 = 100_000.0;
 /// Packets a round trip to begin with, and the least rate, bytes a second.
@@ -52,8 +57,15 @@ pub(super) struct Path {
     pub(super) min_rtt: f64,
     progress: Progress,
     runs: u64,
-    /// Up to where fates were handed out: numbers, arrivals, runs; and arrivals beyond.
-    judged: (u64, u64, u64),
+    fates: Fates,
+    /// Up to where fates were handed out.
+    taken: Judged,
+    /// The number above the highest of the report before this one, and when that was sent.
+    before: (u64, u64),
+    /// By how much datagrams were seen to arrive after later ones, at most, by two spans of time,
+    /// microseconds.
+    late: [f64; 2],
+    late_since: u64,
     sent_at: Vec<u64>,
     tokens: f64,
     tokens_at: u64,
@@ -125,7 +137,11 @@ impl Path {
             min_rtt: f64::INFINITY,
             progress: Progress::default(),
             runs: 0,
-            judged: (0, 0, 0),
+            fates: Fates::default(),
+            taken: Judged::default(),
+            before: (0, 0),
+            late: [0.0; 2],
+            late_since: now,
             sent_at: Vec::new(),
             tokens: BURST_PACKETS * 1_500.0,
             tokens_at: now,
@@ -225,6 +241,7 @@ impl Path {
         if next > self.next {
             return Err(Lie);
         }
+        self.before = (self.reported, self.reported_at());
         if next <= self.reported {
             return Ok(false);
         }
@@ -235,9 +252,13 @@ impl Path {
             return Err(Lie);
         }
         let arrived = clock.saturating_sub(of.held.into());
-        self.progress = Progress { next, received, bytes, arrived };
         self.runs = sequence::expand(of.runs.into(), 32, self.runs);
         let sent_at = self.sent_at(next - 1);
+        let late = if self.is_reordered() { self.reordering() } else { 0.0 };
+        let known = Seen { sent_at: sent_at.unwrap_or(0), next, received, runs: self.runs };
+        self.fates.report(known, late);
+        let judged = self.fates.judged();
+        self.progress = Progress { next, received, bytes, arrived, judged };
         (self.reported, self.progress_at, self.unheard) = (next, now, 0);
         let Some(sent_at) = sent_at else { return Ok(true) };
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
@@ -256,27 +277,57 @@ impl Path {
         self.srtt += (rtt - self.srtt) / 8.0;
     }
 
-    /// Datagrams reported since the last call: how many were sent, how many of them lost, in how many
-    /// runs. What arrives late makes up for losses that were counted too early.
+    /// Datagrams judged since the last call: how many were sent, how many of them lost, in how many
+    /// runs.
     pub(super) fn take_fates(&mut self) -> (u64, u64, u64) {
-        let (next, received, runs) = self.judged;
-        let sent = self.progress.next - next;
-        let lost = (received + sent).saturating_sub(self.progress.received);
-        let fates = (sent, lost.min(sent), self.runs.saturating_sub(runs));
-        self.judged =
-            (self.progress.next, self.progress.received.max(received + sent - fates.1), self.runs);
-        fates
+        let now = self.fates.judged();
+        let was = std::mem::replace(&mut self.taken, now);
+        (now.sent - was.sent, now.lost - was.lost, now.runs - was.runs)
+    }
+
+    /// When the highest that is reported was sent, microseconds.
+    fn reported_at(&self) -> u64 {
+        self.reported.checked_sub(1).and_then(|highest| self.sent_at(highest)).unwrap_or(0)
+    }
+
+    /// A datagram with `number` that was sent at `at` has arrived since the report before this one.
+    /// Where that one spoke of later ones, it was overtaken by them.
+    pub(super) fn note_arrival(&mut self, now: u64, number: u64, at: u64) {
+        let (next, highest_at) = self.before;
+        if number < next && at < highest_at {
+            self.note_late(now, (highest_at - at) as f64);
+        }
+    }
+
+    /// A datagram was overtaken by others that were sent `by` microseconds after it.
+    fn note_late(&mut self, now: u64, by: f64) {
+        if now > self.late_since + LATE_SPAN {
+            let old = now > self.late_since + 2 * LATE_SPAN;
+            self.late = [if old { 0.0 } else { self.late[1] }, 0.0];
+            self.late_since = now;
+        }
+        self.late[1] = self.late[1].max(by.min(self.srtt));
+    }
+
+    /// Whether packets have overtaken each other lately.
+    pub(super) fn is_reordered(&self) -> bool {
+        self.lateness() > 0.0
+    }
+
+    fn lateness(&self) -> f64 {
+        self.late[0].max(self.late[1])
     }
 
     /// Mean length of a run of losses so far; 1 if unknown.
     pub(super) fn burst(&self) -> f64 {
-        let lost = self.progress.next.saturating_sub(self.progress.received);
-        if self.runs == 0 { 1.0 } else { (lost as f64 / self.runs as f64).max(1.0) }
+        let Judged { lost, runs, .. } = self.fates.judged();
+        if runs == 0 { 1.0 } else { (lost as f64 / runs as f64).max(1.0) }
     }
 
     /// How much later than expected a packet may arrive and not be lost, microseconds.
     pub(super) fn reordering(&self) -> f64 {
-        (self.min_rtt.min(FIRST_RTT) / 32.0).clamp(500.0, 5_000.0) + 3.0 * self.rate.jitter()
+        let least = (self.min_rtt.min(FIRST_RTT) / 32.0).clamp(500.0, 5_000.0);
+        least + (3.0 * self.rate.jitter()).max(LATE_MARGIN * self.lateness())
     }
 
     /// From when on the datagram with `number` sent `at` is lost if it, or its repair within

@@ -6,6 +6,12 @@
 //! least one known, are congestion. Rates are bytes a second on the wire, a datagram's share of
 //! UDP, IP and QUIC headers included ([`WIRE`]).
 
+use super::fates::Judged;
+
+mod delay;
+
+use delay::Delay;
+
 /// Bytes around an HTTP Datagram Payload on the wire: IP 20, UDP 8, QUIC header and tag about 28,
 /// frame and quarter stream id 4.
 pub(super) const WIRE: u64 = 60;
@@ -20,12 +26,8 @@ const FILTER: usize = 10;
 const OFFERED: f64 = 0.85;
 /// The share of the rate below which a sender that begins has learned nothing of the path.
 const LITTLE: f64 = 0.3;
-/// Queueing delay at which a path is busy without a doubt, microseconds.
-const BUSY: f64 = 1_500.0;
-/// So long a path has to have been busy for its rate to be known, microseconds.
-const BUSY_SPAN: f64 = 8_000.0;
-/// A round lasts at least so long at the receiver, microseconds.
-const MIN_ROUND: u64 = 10_000;
+/// A round lasts at least so long at the receiver, microseconds, and longer where there is jitter.
+const MIN_ROUND: f64 = 10_000.0;
 /// Rounds between two probes for more capacity.
 const PROBE_EVERY: u32 = 8;
 /// After so many rounds in which less than the capacity was sent and the queue stayed, it is
@@ -49,6 +51,8 @@ pub(super) struct Progress {
     pub(super) bytes: u64,
     /// When the highest arrived, by its clock, microseconds.
     pub(super) arrived: u64,
+    /// What became of datagrams, as far as that is certain.
+    pub(super) judged: Judged,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +93,7 @@ pub(super) struct Rate {
     end: u64,
     full: f64,
     stalled: u32,
-    /// Least one-way delay, by two spans of thirty seconds, and the round's own.
-    least: [f64; 2],
-    least_since: u64,
-    round_least: f64,
-    jitter: f64,
-    last_delay: Option<f64>,
-    queue: f64,
+    delay: Delay,
     above_brake: u32,
     above_target: u32,
     cycle: u32,
@@ -103,11 +101,6 @@ pub(super) struct Rate {
     suspect: Option<(f64, f64)>,
     delivery: f64,
     loss: f64,
-    last: Progress,
-    /// Bytes that arrived, and in what time, while the path was never idle: its capacity, however
-    /// little is offered.
-    busy: (f64, f64),
-    was_busy: bool,
 }
 
 impl Rate {
@@ -133,12 +126,7 @@ impl Rate {
             end: 0,
             full: 0.0,
             stalled: 0,
-            least: [f64::INFINITY; 2],
-            least_since: 0,
-            round_least: f64::INFINITY,
-            jitter: 0.0,
-            last_delay: None,
-            queue: 0.0,
+            delay: Delay::new(),
             above_brake: 0,
             above_target: 0,
             cycle: 0,
@@ -146,9 +134,6 @@ impl Rate {
             suspect: None,
             delivery: 0.0,
             loss: 0.0,
-            last: Progress::default(),
-            busy: (0.0, 0.0),
-            was_busy: false,
         }
     }
 
@@ -177,93 +162,68 @@ impl Rate {
 
     /// Queueing delay, microseconds.
     pub(super) fn queue(&self) -> f64 {
-        self.queue
+        self.delay.queue()
     }
 
     /// Mean difference of successive one-way delays, microseconds.
     pub(super) fn jitter(&self) -> f64 {
-        self.jitter
+        self.delay.jitter()
     }
 
     /// Least one-way delay, microseconds, by a clock of which only differences mean anything.
     pub(super) fn least_delay(&self) -> f64 {
-        self.least[0].min(self.least[1])
+        self.delay.least()
     }
 
     /// The peer reported; `delay` is the one-way delay of the highest, `next` our next number,
     /// `rtt` the least round trip, all microseconds.
     pub(super) fn on_report(&mut self, at: Progress, delay: f64, next: u64, rtt: f64) {
-        self.note_delay(at.arrived, delay);
         let sent_at = at.arrived as f64 - delay;
         let gap = sent_at - std::mem::replace(&mut self.sent_at, sent_at);
-        self.note_busy(at, delay, gap);
+        self.delay.note(at, delay, gap);
         if self.end == 0 {
             (self.begin, self.end, self.begin_sent_at) = (at, next, sent_at);
             return;
         }
-        let long = at.arrived.saturating_sub(self.begin.arrived) >= MIN_ROUND;
+        let age = at.arrived.saturating_sub(self.begin.arrived) as f64;
+        let long = age >= MIN_ROUND + 4.0 * self.delay.jitter();
         if at.next >= self.end && long && at.next > self.begin.next + 4 {
             self.round(at, next, rtt);
         }
     }
 
-    fn note_delay(&mut self, arrived: u64, delay: f64) {
-        if arrived.saturating_sub(self.least_since) > 30_000_000 {
-            self.least = [self.least[1], f64::INFINITY];
-            self.least_since = arrived;
-        }
-        self.least[1] = self.least[1].min(delay);
-        self.round_least = self.round_least.min(delay);
-        if let Some(last) = self.last_delay.replace(delay) {
-            self.jitter += ((delay - last).abs() - self.jitter) / 16.0;
-        }
-    }
-
-    /// `gap` is the time between the sending of this one and of the highest of the last report.
-    fn note_busy(&mut self, at: Progress, delay: f64, gap: f64) {
-        let queue = delay - self.least_delay();
-        let last = std::mem::replace(&mut self.last, at);
-        // A packet that waits for nothing but a sleeping receiver is late too: there is a queue only
-        // where the next was sent before this one was through.
-        let each = gap / at.next.saturating_sub(last.next).max(1) as f64;
-        let busy = queue > BUSY + 3.0 * self.jitter && each < queue / 2.0;
-        if busy && self.was_busy && at.arrived > last.arrived {
-            let got = at.received.saturating_sub(last.received) * WIRE;
-            self.busy.0 += (at.bytes.saturating_sub(last.bytes) + got) as f64;
-            self.busy.1 += (at.arrived - last.arrived) as f64;
-        }
-        self.was_busy = busy;
-    }
-
     fn round(&mut self, at: Progress, next: u64, rtt: f64) {
+        let sent_span = ((self.sent_at - self.begin_sent_at) / 1e6).max(1e-3);
         let span = (at.arrived - self.begin.arrived) as f64 / 1e6;
+        // What jitter brings closer together than it was sent does not show what the path carries.
+        let span = if self.delay.is_jittery() { span.max(sent_span) } else { span };
         let sent = (at.next - self.begin.next) as f64;
         let got = (at.received.saturating_sub(self.begin.received)) as f64;
         let bytes = at.bytes.saturating_sub(self.begin.bytes) as f64 + got * WIRE as f64;
-        let loss = (1.0 - got / sent).clamp(0.0, 1.0);
+        let judged = (at.judged.sent - self.begin.judged.sent) as f64;
+        let lost = (at.judged.lost - self.begin.judged.lost) as f64;
+        let loss = if judged > 0.0 { lost / judged } else { self.loss };
         self.delivery = bytes / span;
-        self.loss += (loss - self.loss) * (sent / 1_000.0).clamp(0.02, 0.5);
-        self.queue = (self.round_least - self.least_delay()).max(0.0);
+        self.loss += (loss - self.loss)
+            * if judged > 0.0 { (judged / 1_000.0).clamp(0.02, 0.5) } else { 0.0 };
+        let busy = self.delay.end_round();
         let slots = if got > 0.0 { bytes / got * sent / span } else { 0.0 };
         // So little was sent that what got through says what was offered, not what would go.
-        let offered = slots < OFFERED * self.measured_rate && self.queue <= self.target(rtt);
+        let offered = slots < OFFERED * self.measured_rate && self.queue() <= self.target(rtt);
         let pass = (1.0 - self.floor.unwrap_or(loss)).max(0.2);
         let sample = slots.min(self.delivery / pass);
-        let busy = std::mem::take(&mut self.busy);
-        let busy = (busy.1 >= BUSY_SPAN).then(|| busy.0 / busy.1 * 1e6);
         // Of so little it cannot be said what more would have met.
-        let sent_span = ((self.sent_at - self.begin_sent_at) / 1e6).max(1e-3);
         let mean = if got > 0.0 { bytes / got } else { 0.0 };
         let little = sent * mean / sent_span < LITTLE * self.measured_rate;
         match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
-            Phase::Drain => self.drain(loss, sent, rtt),
-            Phase::Cruise => self.cruise(loss, sent, sample, offered, rtt),
+            Phase::Drain => self.drain(loss, judged, rtt),
+            Phase::Cruise => self.cruise(loss, judged, sample, offered, rtt),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
         self.begin_sent_at = self.sent_at;
-        (self.round_least, self.rounds) = (f64::INFINITY, self.rounds + 1);
+        self.rounds += 1;
         self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
         self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
     }
@@ -276,7 +236,7 @@ impl Rate {
         }
         self.full = self.full.max(self.delivery);
         self.capacity = self.full;
-        let queued = self.queue > self.brake(rtt) / 2.0;
+        let queued = self.queue() > self.brake(rtt) / 2.0;
         self.queued = if queued { self.queued + 1 } else { 0 };
         if little && self.queued < FOREIGN_AFTER {
             return;
@@ -304,7 +264,8 @@ impl Rate {
 
     fn drain(&mut self, loss: f64, sent: f64, rtt: f64) {
         self.stalled += 1;
-        if self.measured_rate > self.full * 0.8 || self.queue > self.target(rtt) && self.stalled < 8
+        if self.measured_rate > self.full * 0.8
+            || self.queue() > self.target(rtt) && self.stalled < 8
         {
             return;
         }
@@ -318,11 +279,11 @@ impl Rate {
 
     /// The delay above which a sender gives way.
     fn brake(&self, rtt: f64) -> f64 {
-        10_000.0 + rtt / 2.0 + 4.0 * self.jitter
+        10_000.0 + rtt / 2.0 + 4.0 * self.delay.jitter()
     }
 
     fn target(&self, rtt: f64) -> f64 {
-        TARGET.min(1_000.0 + rtt / 20.0) + 2.0 * self.jitter
+        TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
     }
 
     fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, rtt: f64) {
@@ -332,8 +293,8 @@ impl Rate {
         let excess =
             judged.is_some_and(|(sent, loss)| loss - floor > 0.01 + 3.0 * noise(floor, sent));
         let below = self.measured_rate <= self.capacity;
-        self.above_target = if self.queue > self.target(rtt) { self.above_target + 1 } else { 0 };
-        self.above_brake = if self.queue > self.brake(rtt) { self.above_brake + 1 } else { 0 };
+        self.above_target = if self.queue() > self.target(rtt) { self.above_target + 1 } else { 0 };
+        self.above_brake = if self.queue() > self.brake(rtt) { self.above_brake + 1 } else { 0 };
         if !excess || self.suspect.is_some() {
             self.learn_floor(loss, sent, below);
         }
@@ -359,11 +320,13 @@ impl Rate {
         if !offered || sample > self.capacity {
             self.remember(sample, false);
         }
+        // One round says little where delays vary.
+        let patience = if self.delay.is_jittery() { 1 } else { 0 };
         if self.above_brake >= 3 {
             self.give_way(sample);
         } else if self.above_target > FOREIGN_AFTER {
             self.rate = self.rate.max(self.known * FAIR_SHARE).min(self.capacity);
-        } else if self.above_target > 0 {
+        } else if self.above_target > patience {
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.94, 1, 0);
         } else {
             self.probe(sample, offered);
@@ -418,34 +381,4 @@ impl Rate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Reports of a path with the least delay of 25 ms, one a packet, `gap` microseconds apart;
-    /// `late` is what is added to the delay of the `n`th.
-    fn reports(rate: &mut Rate, packets: u64, gap: u64, late: impl Fn(u64) -> u64) {
-        for n in 0..packets {
-            let delay = 25_000 + late(n);
-            let arrived = n * gap + delay;
-            let at = Progress { next: n + 1, received: n + 1, bytes: (n + 1) * 200, arrived };
-            rate.on_report(at, delay as f64, n + 2, 50_000.0);
-        }
-    }
-
-    #[test]
-    fn a_trickle_that_a_busy_receiver_reads_late_says_nothing_of_the_path() {
-        let mut rate = Rate::new(1_250_000.0, None);
-        // Every few packets a while of 3 to 40 ms in which the receiver does not run.
-        reports(&mut rate, 400, 20_000, |n| if n % 9 > 5 { 3_000 + n * 7_919 % 37_000 } else { 0 });
-        assert_eq!(rate.phase, Phase::Startup);
-        assert!(rate.rate() >= 1_250_000.0, "{}", rate.rate());
-    }
-
-    #[test]
-    fn a_trickle_that_fills_its_path_is_noticed() {
-        // 80 kbit/s where 400 were hoped for: each packet waits longer than the one before.
-        let mut rate = Rate::new(50_000.0, None);
-        reports(&mut rate, 200, 10_000, |n| n * 2_000);
-        assert_ne!(rate.phase, Phase::Startup);
-    }
-}
+mod tests;

@@ -102,6 +102,7 @@ impl Bond {
         let number = sequence::expand(header.sequence.into(), 24, self.reorder.next());
         payload[header.at - 1] = 0;
         let packet = &payload[header.at - 1..];
+        let waiting = self.reorder.waiting();
         let (arrival, gap) = self.reorder.arrive(now, number, header.back, packet, &mut self.pool);
         if gap {
             self.report_soon(now, true);
@@ -110,6 +111,12 @@ impl Bond {
             self.feed_decoder(now, number, header.back, &payload[header.at..]);
         }
         match arrival {
+            // Those that were released before it and have not been fetched go first.
+            Arrival::Now if waiting > 0 => {
+                let packet = &payload[header.at - 1..];
+                self.reorder.queue_at(waiting, packet, &mut self.pool);
+                Ok(false)
+            }
             Arrival::Now => {
                 self.counters.delivered += 1;
                 Ok(true)

@@ -166,12 +166,23 @@ impl Reorder {
         let at = self.ready.len();
         match self.arrive(now, sequence, back, packet, pool).0 {
             Arrival::Now => {
-                self.ready.insert(at, pool.copy(packet));
+                self.queue_at(at, packet, pool);
                 true
             }
             Arrival::Held => true,
             Arrival::Duplicate | Arrival::Absurd => false,
         }
+    }
+
+    /// Packets whose turn has come and that wait for [`pop`](Self::pop).
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Puts a packet that may be delivered behind the first `at` of those that wait for
+    /// [`pop`](Self::pop), before what it released itself.
+    pub(super) fn queue_at(&mut self, at: usize, packet: &[u8], pool: &mut Pool) {
+        self.ready.insert(at, pool.copy(packet));
     }
 
     /// Makes room up to `sequence`, the new highest.

@@ -26,6 +26,8 @@ const CLEAN: (u64, u64) = (2_000_000, 64_000_000);
 const CLEAN_PACKETS: u64 = 1_000;
 /// The share of the budget for which repair may bring a packet back before it is sent again.
 const GRACE: f64 = 0.6;
+/// The share of the least round trip within which what was sent again cannot be reported.
+const TOO_SOON: f64 = 0.75;
 /// Time over which plain packets' losses are counted, microseconds.
 const PLAIN_SPAN: u64 = 500_000;
 
@@ -72,6 +74,10 @@ impl Bond {
                 Err(_) => return self.lie(),
             }
         }
+        // What came since the last report and was not brought back by repair was overtaken.
+        let recovered = std::mem::replace(&mut self.peer_recovered, feedback.recovered);
+        self.overtaken = if recovered == feedback.recovered { self.missing } else { 0 };
+        (self.store.settled()..settled).for_each(|n| self.arrived(now, n));
         self.store.settle(settled, &mut self.pool);
         self.judge_due = None;
         let mut at = settled;
@@ -79,12 +85,12 @@ impl Bond {
             if there.saturating_add(gone) > next - at {
                 return self.lie();
             }
-            (at..at + there).for_each(|n| self.store.done(n, &mut self.pool));
+            (at..at + there).for_each(|n| self.arrived(now, n));
             at += there;
             (at..at + gone).for_each(|n| self.judge(now, n));
             at += gone;
         }
-        (at..next).for_each(|n| self.store.done(n, &mut self.pool));
+        (at..next).for_each(|n| self.arrived(now, n));
         self.learn_losses(now);
         self.missing = next;
         Ok(())
@@ -97,6 +103,25 @@ impl Bond {
             self.close(CloseCode::Lying);
         }
         Err(WireError::Range)
+    }
+
+    /// The peer has a packet. If it missed it before, that tells by how much packets are overtaken.
+    fn arrived(&mut self, now: u64, sequence: u64) {
+        if sequence < self.overtaken
+            && let Some(sent) = self.store.get(sequence)
+        {
+            let (first, origin, number, at) = (sent.first, sent.origin, sent.number, sent.at);
+            let (times, sparse) = (sent.times, sent.sparse);
+            if let Some(path) = self.path(origin) {
+                if times == 1 {
+                    path.note_arrival(now, number, at);
+                } else if times == 2 && !sparse && now < at + (path.min_rtt * TOO_SOON) as u64 {
+                    // It was sent again for nothing.
+                    path.note_arrival(now, 0, first);
+                }
+            }
+        }
+        self.store.done(sequence, &mut self.pool);
     }
 
     /// The peer misses a packet: whether it is lost, or on its way still.
@@ -220,7 +245,9 @@ impl Bond {
 
     /// Goes back to plain packets when a single path has been clean for long enough.
     pub(super) fn consider_plain(&mut self, now: u64) {
-        if !self.numbered || self.paths.len() > 1 {
+        // Where packets overtake each other, numbers keep them in order.
+        let plain = |p: &super::path::Path| !p.is_reordered();
+        if !self.numbered || self.paths.len() > 1 || !self.paths.iter().all(plain) {
             return;
         }
         let Clean { sent, lost, .. } = self.clean;

@@ -247,6 +247,7 @@ impl Bond {
             number,
             at: now,
             first: now,
+            origin: id,
             times: 1,
         });
         self.counters.sources_sent += 1;

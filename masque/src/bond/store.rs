@@ -27,8 +27,9 @@ pub(super) struct Sent {
     /// The path number of the latest transmission, and when that was, microseconds.
     pub(super) number: u64,
     pub(super) at: u64,
-    /// When it was sent first.
+    /// When it was sent first, and by which path.
     pub(super) first: u64,
+    pub(super) origin: PathId,
     pub(super) times: u8,
 }
 
@@ -44,6 +45,7 @@ impl Default for Sent {
             number: 0,
             at: 0,
             first: 0,
+            origin: 0,
             times: 0,
         }
     }

@@ -42,6 +42,8 @@ pub struct Spec {
     pub delay: f64,
     /// Deviation, ms.
     pub jitter: f64,
+    /// Whether a packet waits for those before it, whatever the jitter says, as in netem with a rate.
+    pub in_order: bool,
     /// Bytes that may wait.
     pub queue: f64,
     pub loss: Loss,
@@ -51,7 +53,7 @@ impl Spec {
     /// `mbit` and one-way `delay` in ms, a queue of one round trip.
     pub fn new(mbit: f64, delay: f64) -> Self {
         let queue = (mbit * 1e6 / 8.0 * 2.0 * delay / 1e3).max(60_000.0);
-        Self { mbit, delay, jitter: 0.0, queue, loss: Loss::Independent(0.0) }
+        Self { mbit, delay, jitter: 0.0, in_order: false, queue, loss: Loss::Independent(0.0) }
     }
 
     pub fn loss(self, share: f64) -> Self {
@@ -66,6 +68,10 @@ impl Spec {
         Self { jitter, ..self }
     }
 
+    pub fn in_order(self) -> Self {
+        Self { in_order: true, ..self }
+    }
+
     /// A queue of so many ms.
     pub fn queue_ms(self, ms: f64) -> Self {
         Self { queue: self.mbit * 125.0 * ms, ..self }
@@ -76,6 +82,7 @@ pub struct Link {
     pub spec: Spec,
     dice: Dice,
     busy_until: f64,
+    last_arrival: u64,
     bad: bool,
     pub dead: bool,
     pub sent: u64,
@@ -92,6 +99,7 @@ impl Link {
             spec,
             dice: Dice(seed),
             busy_until: 0.0,
+            last_arrival: 0,
             bad: false,
             dead: false,
             sent: 0,
@@ -126,7 +134,9 @@ impl Link {
         let jitter =
             if self.spec.jitter > 0.0 { self.dice.normal() * self.spec.jitter } else { 0.0 };
         let delay = (self.spec.delay + jitter).max(0.0) * 1e3;
-        Some((self.busy_until + delay) as u64)
+        let arrives = (self.busy_until + delay) as u64;
+        self.last_arrival = self.last_arrival.max(arrives);
+        Some(if self.spec.in_order { self.last_arrival } else { arrives })
     }
 
     fn loses(&mut self, at: f64) -> bool {
