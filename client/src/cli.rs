@@ -25,6 +25,10 @@ pub struct Cli {
     /// This machine's key; /etc/bauta/client.key for root, ~/.config/bauta/client.key for others.
     #[arg(long, global = true, env = "BAUTA_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// A certificate (PEM) to show to a gateway that asks for one, instead of that key. Its own private key is in
+    /// --key-file (PEM), or in the same file.
+    #[arg(long, global = true, env = "BAUTA_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
     /// Say more; twice: much more. RUST_LOG says exactly what.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -99,6 +99,7 @@ fn sources(cli: &Cli) -> Sources {
         state_dir: cli.state_dir.clone(),
         link: None,
         key_file: cli.key_file.clone(),
+        cert: cli.cert.clone(),
         paths: Vec::new(),
         policy: None,
     }
@@ -106,6 +107,10 @@ fn sources(cli: &Cli) -> Sources {
 
 /// Prints the public key of this machine.
 fn show_key(sources: &Sources, replace: bool) -> anyhow::Result<u8> {
+    if let Some(cert) = sources.cert_path()? {
+        writeln!(io::stdout(), "{}", key::certificate_text(&cert)?)?;
+        return Ok(0);
+    }
     let path = sources.key_path()?;
     let key = match key::load(&path) {
         Ok(key) if !replace => key,

@@ -82,6 +82,7 @@ pub struct File {
     token: Option<Token>,
     token_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    cert: Option<PathBuf>,
     sni: Option<String>,
     ca: Option<PathBuf>,
     #[serde(deserialize_with = "parsed")]
@@ -217,6 +218,8 @@ pub struct Sources {
     pub state_dir: Option<PathBuf>,
     /// `--key-file`, or `BAUTA_KEY_FILE`.
     pub key_file: Option<PathBuf>,
+    /// `--cert`, or `BAUTA_CERT`.
+    pub cert: Option<PathBuf>,
     /// `--path`, instead of the file's.
     pub paths: Vec<PathName>,
     /// `--policy`, instead of the file's.
@@ -243,6 +246,7 @@ impl Sources {
         if let Some(path) = &self.key_file {
             file.key_file = Some(path.clone());
         }
+        file.cert = self.cert.clone().or(file.cert);
         if !self.paths.is_empty() {
             file.paths.clone_from(&self.paths);
         }
@@ -254,6 +258,11 @@ impl Sources {
     pub fn key_path(&self) -> Result<PathBuf, ConfigError> {
         let path = self.file()?.key_file.or_else(key::default_path);
         path.ok_or_else(|| ConfigError::Missing("no home for a key: set `key_file`".into()))
+    }
+
+    /// Where a certificate is that takes the place of that key.
+    pub fn cert_path(&self) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(self.file()?.cert)
     }
 
     /// The state folder alone, for which no link is needed: where it is, and the tunnel's name.
@@ -324,9 +333,14 @@ impl File {
                 udp: self.udp_template,
             },
         };
-        let credential = match link.token {
-            Some(token) => Credential::Bearer(token),
-            None => {
+        let unusable = |e| ConfigError::Missing(format!("`cert`: {e}"));
+        let credential = match (link.token, &self.cert) {
+            (_, Some(cert)) => {
+                let key = self.key_file.as_ref().unwrap_or(cert);
+                key::certificate(cert, key).map_err(unusable)?
+            }
+            (Some(token), None) => Credential::Bearer(token),
+            (None, None) => {
                 let path = self.key_file.or_else(key::default_path);
                 let path =
                     path.ok_or_else(|| missing("no token, and no home for a key: set `key_file`"))?;

@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bauta_masque::concealed::Origin;
 use bauta_masque_io::concealed::{Export, SigningKey};
 use bauta_masque_io::mark::MarkKey;
+use bauta_masque_io::tls::{Certified, TlsError, certificate_spki};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
@@ -29,6 +30,8 @@ pub enum Credential {
     Bearer(Token),
     /// A key of this machine: nothing to replay, nothing to see.
     Key(Arc<SigningKey>),
+    /// A certificate, shown to a gateway that asks for one; with the SHA-256 of its public key.
+    Certificate(Arc<Certified>, [u8; 32]),
 }
 
 impl Credential {
@@ -38,16 +41,27 @@ impl Credential {
         match self {
             Credential::Bearer(token) => MarkKey::of_token(token.expose().as_bytes()),
             Credential::Key(key) => MarkKey::of_public_key(key.public_key().as_ref()),
+            Credential::Certificate(_, spki) => MarkKey::of_certificate(spki),
         }
     }
 
-    /// The value of `authorization` for a request to `authority` on this connection. `None` where TLS has no exporter.
+    /// What is shown in a handshake.
+    pub fn certificate(&self) -> Option<&Certified> {
+        match self {
+            Credential::Certificate(certified, _) => Some(certified),
+            _ => None,
+        }
+    }
+
+    /// The value of `authorization` for a request to `authority` on this connection. `None` where TLS has no
+    /// exporter, or has said it all.
     pub fn authorization(&self, tls: &mut dyn Export, authority: &str) -> Option<String> {
         match self {
             Credential::Bearer(token) => Some(token.authorization()),
             Credential::Key(key) => {
                 key.authorization(tls, Origin::of(Some(b"https"), authority.as_bytes())?)
             }
+            Credential::Certificate(..) => None,
         }
     }
 }
@@ -77,6 +91,9 @@ pub enum KeyError {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
 }
 
 /// Where the key is when nothing else is said; `None` for a user without a home.
@@ -89,6 +106,18 @@ pub fn default_path() -> Option<PathBuf> {
         Some(PathBuf::from(std::env::var_os("HOME").filter(|dir| !dir.is_empty())?).join(".config"))
     });
     Some(config?.join("bauta/client.key"))
+}
+
+/// Reads a certificate and its key, both PEM.
+pub fn certificate(chain: &Path, key: &Path) -> Result<Credential, KeyError> {
+    let failed = |cause| KeyError::Io { path: key.into(), cause };
+    if fs::metadata(key).map_err(failed)?.mode() & 0o077 != 0 {
+        let problem = "others may read it: `chmod 600` it";
+        return Err(KeyError::Unfit { path: key.into(), problem });
+    }
+    let certified = Certified::load(chain, key)?;
+    let spki = certified.spki_sha256()?;
+    Ok(Credential::Certificate(Arc::new(certified), spki))
 }
 
 /// Reads the key.
@@ -137,6 +166,11 @@ pub fn create(path: &Path, replace: bool) -> Result<SigningKey, KeyError> {
     };
     write().map_err(failed)?;
     Ok(key)
+}
+
+/// The public key of a certificate as people pass it on.
+pub fn certificate_text(chain: &Path) -> Result<String, KeyError> {
+    Ok(format!("cert:{}", URL_SAFE_NO_PAD.encode(certificate_spki(chain)?)))
 }
 
 /// The public key as people pass it on: base64url of 32 bytes.

@@ -62,7 +62,7 @@ pub fn config(settings: &Settings) -> Result<QuicConfig, Failure> {
 
 fn make(settings: &Settings, transport: TransportConfig) -> Result<QuicConfig, Failure> {
     let tls = ClientTls { roots: roots(settings), transport };
-    tls::quic_client_config(&tls).map_err(|e| {
+    tls::quic_client_config_as(&tls, settings.credential.certificate()).map_err(|e| {
         Failure::new(
             Stage::Certificate,
             e,

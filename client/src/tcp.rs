@@ -47,7 +47,8 @@ pub async fn dial(
     settings: &Settings,
     gateways: &[SocketAddr],
 ) -> Result<(Dialled, SocketAddr, Duration), Failure> {
-    let tls = TcpTls::new(&quic::roots(settings)).map_err(|e| {
+    let identity = settings.credential.certificate();
+    let tls = TcpTls::new_as(&quic::roots(settings), identity).map_err(|e| {
         Failure::new(Stage::Certificate, e, "`ca=` in the link names a PEM file; is it there?")
     })?;
     let mut failure = silent(gateways, CONNECT);

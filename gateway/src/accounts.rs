@@ -3,6 +3,7 @@
 //! The file holds SHA-256 hashes of 256-bit random tokens, never tokens. A lookup does the same
 //! work for the right token, a wrong one and none at all.
 
+mod certificate;
 mod concealed;
 mod file;
 mod quota;
@@ -20,6 +21,7 @@ use bauta_masque_io::mark::{MarkKey, Marks};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+pub use certificate::{canonical_key, certificate_key};
 pub use concealed::{key_text, parse_key};
 pub(crate) use file::replace;
 pub use file::{AccountsFile, Entry, FileError, check_name, edit};

@@ -45,7 +45,8 @@ pub enum User {
     Add {
         /// Its name: letters, digits, and - _ . @
         name: String,
-        /// A public key of the client, as `bauta key` prints it there. May be repeated.
+        /// A public key of the client, as `bauta key` prints it there, or a file with its
+        /// certificate (PEM). May be repeated.
         #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
         key: Vec<String>,
         /// Its limits.
@@ -66,7 +67,8 @@ pub enum User {
     Key {
         /// The account's name.
         name: String,
-        /// The public key, as `bauta key` prints it on the client.
+        /// The public key, as `bauta key` prints it on the client, or a file with its certificate
+        /// (PEM).
         #[arg(allow_hyphen_values = true)]
         key: String,
         /// Take the key away instead; its tunnels close within a second.

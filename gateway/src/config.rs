@@ -156,6 +156,9 @@ pub struct Tunnel {
 pub struct Accounts {
     /// The file `bauta-gateway user` writes.
     pub file: PathBuf,
+    /// Server names in whose handshakes clients are asked for a certificate; the site's certificate
+    /// has to cover them, and nobody else should know them.
+    pub certificate_names: Vec<String>,
 }
 
 /// `[admin]`.
@@ -244,7 +247,7 @@ impl Default for Tunnel {
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self { file: "/etc/bauta/accounts.toml".into() }
+        Self { file: "/etc/bauta/accounts.toml".into(), certificate_names: Vec::new() }
     }
 }
 
@@ -349,6 +352,14 @@ impl Config {
         let workers = (1..=MAX_WORKERS).contains(&self.workers.unwrap_or(1));
         range("workers", workers, "must be 1 to 64")
             .or_else(|| self.limits.contradiction())
+            .or_else(|| {
+                let names = &self.accounts.certificate_names;
+                let known = names
+                    .iter()
+                    .find(|n| self.names().iter().any(|m| m.eq_ignore_ascii_case(n)))?;
+                let say = "certificate_names must be names that no visitor asks for, but";
+                Some(("certificate_names", format!("{say} {known} is the site's")))
+            })
             .or_else(|| range("max_connections", self.max_connections > 0, "must be at least 1"))
             .or_else(|| {
                 let ok = (1..=1 << 23).contains(&self.packet_limit);

@@ -67,7 +67,8 @@ impl<'a> Credentials<'a> {
         let origin = accounts.authenticate(self.authorization, now);
         let target = head.authority.and_then(|authority| Origin::of(head.scheme, authority));
         let concealed = accounts.authenticate_concealed(self.concealed(), target, tls, now);
-        concealed.or(proxy).or(origin)
+        let shown = accounts.authenticate_certificate(tls.peer_spki(), now);
+        concealed.or(proxy).or(origin).or(shown)
     }
 
     fn concealed(&self) -> Option<&'a [u8]> {
@@ -79,7 +80,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// Decides; `tls` is the exporter of the connection.
+/// Decides; `tls` is that of the connection.
 pub fn route(
     head: &Head<'_>,
     credentials: Credentials<'_>,

@@ -12,7 +12,9 @@ use bauta_masque::request::{Ask, Carriage, Head};
 use bauta_masque_io::clock;
 use bauta_masque_io::concealed::Export;
 use bauta_masque_io::tcp::{self, Peer, TcpLimits, Version};
-use bauta_masque_io::tls::{AcmeAware, HotCertificate, rustls_server_config};
+use bauta_masque_io::tls::{
+    AcmeAware, AskingNames, HotCertificate, rustls_asking_config, rustls_server_config,
+};
 use bauta_web::acme::Challenges;
 use bauta_web::{Body, ClientAddr, Site};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -61,8 +63,12 @@ pub fn run(
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let Front { shared, site, certificate, challenges } = front;
-    let tls = rustls_server_config(certificate, &[b"h2", b"http/1.1"])?;
-    let tls = AcmeAware::new(tls, move || challenges.tls_alpn01());
+    let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    let names = AskingNames::new(&shared.config.accounts.certificate_names);
+    let asking = rustls_asking_config(certificate.clone(), &alpn)?;
+    let tls =
+        AcmeAware::new(rustls_server_config(certificate, &alpn)?, move || challenges.tls_alpn01());
+    let tls = tls.asking(names, asking);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)

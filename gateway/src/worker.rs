@@ -190,8 +190,7 @@ impl Worker {
     fn new(parts: Parts, certificate: &Certified) -> anyhow::Result<Self> {
         let shared = parts.shared;
         let config = &shared.config;
-        let (quic, tunnels) =
-            ctx::quic_configs(certificate, &parts.keys.tickets, config.tunnel.resilience)?;
+        let (quic, tunnels) = ctx::quic_configs(certificate, &parts.keys.tickets, config)?;
         let endpoint = EndpointConfig {
             worker: parts.id,
             workers: shared.workers.len(),
@@ -357,8 +356,8 @@ impl Worker {
             Message::Road(id, Carried(up)) => self.road(id, up),
             Message::Retire(holder) => self.streams.retire((holder.conn, holder.stream)),
             Message::Certificate(certificate) => {
-                let resilience = self.streams.ctx.shared.config.tunnel.resilience;
-                match ctx::quic_configs(&certificate, &self.tickets, resilience) {
+                let config = &self.streams.ctx.shared.config;
+                match ctx::quic_configs(&certificate, &self.tickets, config) {
                     Ok((quic, tunnels)) => self.endpoint.set_server_config(quic, tunnels),
                     Err(error) => {
                         tracing::error!(%error, "the new certificate is of no use to QUIC");

@@ -124,6 +124,7 @@ impl Accounts {
         let _ = self.authenticate(None, now);
         let _ = self.authenticate(None, now);
         let _ = self.authenticate_concealed(None, None, tls, now);
+        let _ = self.authenticate_certificate(tls.peer_spki(), now);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::concealed::{key_hash, parse_key};
+use super::certificate::{canonical_key, hash_of};
 use crate::config::{Rate, Size};
 
 /// What stands above every file written.
@@ -34,7 +34,8 @@ pub struct Entry {
     /// SHA-256 of each token's text, in hexadecimal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<String>,
-    /// Ed25519 public keys (RFC 9729), in base64url.
+    /// Ed25519 public keys (RFC 9729) in base64url, and those of certificates: `cert:` and the
+    /// SHA-256 of the SubjectPublicKeyInfo.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
     /// CONNECT-IP sessions at once.
@@ -108,8 +109,8 @@ impl AccountsFile {
                 let say = "a token must be 64 hexadecimal digits (a SHA-256), not the token itself";
                 return Err(invalid(format!("account `{}`: {say}", entry.name)));
             }
-            if entry.keys.iter().any(|key| parse_key(key).is_none()) {
-                let say = "a key must be base64url of 32 bytes, as `bauta key` prints it";
+            if entry.keys.iter().any(|key| canonical_key(key).as_ref() != Some(key)) {
+                let say = "a key must be 32 bytes in base64url, after `cert:` for a certificate, as `bauta key` prints it";
                 return Err(invalid(format!("account `{}`: {say}", entry.name)));
             }
             if entry.expires.is_some() && entry.expiry().is_none() {
@@ -125,7 +126,7 @@ impl Entry {
     /// The hashes of tokens and keys, in binary.
     pub(super) fn hashes(&self) -> impl Iterator<Item = [u8; 32]> {
         let tokens = self.tokens.iter().filter_map(|token| decode_hash(token));
-        let keys = self.keys.iter().filter_map(|key| Some(key_hash(&parse_key(key)?)));
+        let keys = self.keys.iter().filter_map(|key| hash_of(key));
         tokens.chain(keys)
     }
 

@@ -1,12 +1,15 @@
 //! `bauta-gateway user …`.
 #![expect(clippy::print_stdout, reason = "this is a command's output")]
 
+use std::path::Path;
+
 use anyhow::{Context, Result, anyhow, bail};
 use bauta_masque_io::clock::unix_time;
 
 use super::{Limits, User};
 use crate::accounts::{
-    AccountsFile, Entry, UsageFile, check_name, edit, hash_hex, key_text, new_token, parse_key,
+    AccountsFile, Entry, UsageFile, canonical_key, certificate_key, check_name, edit, hash_hex,
+    new_token,
 };
 use crate::config::Config;
 use crate::link;
@@ -63,10 +66,14 @@ fn add(config: &Config, name: &str, keys: &[String], limits: &Limits) -> Result<
     Ok(token)
 }
 
-/// A public key in its one form.
+/// A public key in its one form; of a file the key of its first certificate.
 fn canonical(key: &str) -> Result<String> {
-    let say = "is no public key; run `bauta key` on the client and pass on what it prints";
-    parse_key(key).map(|key| key_text(&key)).ok_or_else(|| anyhow!("`{key}` {say}"))
+    let say = "is no public key, nor a file with a certificate; run `bauta key` on the client and pass on what it prints";
+    match canonical_key(key) {
+        Some(key) => Ok(key),
+        None if Path::new(key).is_file() => Ok(certificate_key(Path::new(key))?),
+        None => Err(anyhow!("`{key}` {say}")),
+    }
 }
 
 /// A key names its account: no two may have it.
@@ -173,10 +180,8 @@ fn show(config: &Config, token: Option<&str>, quiet: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::accounts::Accounts;
+    use crate::accounts::{Accounts, key_text};
 
     const NO_LIMITS: Limits = Limits { sessions: None, rate: None, quota: None, expires: None };
 

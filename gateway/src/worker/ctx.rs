@@ -7,7 +7,7 @@ use std::time::Instant;
 use bauta_masque::filter::Policy;
 use bauta_masque_io::QuicConfig;
 use bauta_masque_io::clock;
-use bauta_masque_io::tls::{self, Certified, TicketKey, TlsError, TransportConfig};
+use bauta_masque_io::tls::{self, AskingNames, Certified, TicketKey, TlsError, TransportConfig};
 use bauta_masque_io::tun::TunLanes;
 use bauta_masque_io::udp::RecvBatch;
 use bauta_web::Site;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::pipe::PIECE;
 use super::upward::Upward;
 use super::{Key, Message, What};
+use crate::config::Config;
 use crate::metrics::{Counters, Dropped};
 use crate::pool::Slot;
 use crate::shared::Everything;
@@ -140,10 +141,15 @@ impl Ctx {
 pub(super) fn quic_configs(
     certificate: &Certified,
     tickets: &TicketKey,
-    resilience: bool,
+    gateway: &Config,
 ) -> Result<(QuicConfig, Option<QuicConfig>), TlsError> {
-    let config = |transport| tls::quic_server_config(certificate, tickets, &transport);
+    let names = AskingNames::new(&gateway.accounts.certificate_names);
+    let config = |transport| tls::quic_asking_config(certificate, tickets, &transport, &names);
     let visitors = config(TransportConfig::server())?;
-    let tunnels = resilience.then(|| config(TransportConfig::server().tunnel())).transpose()?;
+    let tunnels = gateway
+        .tunnel
+        .resilience
+        .then(|| config(TransportConfig::server().tunnel()))
+        .transpose()?;
     Ok((visitors, tunnels))
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use bauta_masque::concealed::{self, Credential, ED25519, EXPORTED, LABEL, Origin};
 use boring::ssl::SslRef;
+use boring::x509::X509;
 use ring::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use crate::{Connection, cid};
@@ -12,10 +13,16 @@ use crate::{Connection, cid};
 /// Bytes of an Ed25519 public key, and of the seed of a secret one.
 pub const KEY: usize = 32;
 
-/// The TLS exporter (RFC 8446 §7.5) of a connection, for Concealed authentication alone.
+/// What a connection's TLS tells of its peer.
 pub trait Export {
-    /// 48 bytes for this context; `None` where the handshake is not done, or TLS is older than 1.3.
+    /// The exporter (RFC 8446 §7.5), for Concealed authentication alone: 48 bytes for this context; `None` where the handshake is not done, or TLS is older than 1.3.
     fn export(&mut self, context: &[u8]) -> Option<[u8; EXPORTED]>;
+
+    /// SHA-256 of the SubjectPublicKeyInfo of the certificate that the peer has shown, whose key it
+    /// thereby has; `None` without one.
+    fn peer_spki(&mut self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 impl Export for Connection {
@@ -28,6 +35,16 @@ impl Export for Connection {
         tls.export_keying_material(&mut out, LABEL, Some(context)).ok()?;
         Some(out)
     }
+
+    fn peer_spki(&mut self) -> Option<[u8; 32]> {
+        spki_sha256(self.quic.peer_cert()?)
+    }
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo of a certificate in DER; `None` where it is damaged.
+pub(crate) fn spki_sha256(certificate: &[u8]) -> Option<[u8; 32]> {
+    let key = X509::from_der(certificate).ok()?.public_key().ok()?;
+    Some(boring::sha::sha256(&key.public_key_to_der().ok()?))
 }
 
 /// A client's secret key. `Debug` shows the public one.

@@ -27,6 +27,8 @@ use crate::steer::CID_LEN;
 
 /// What stands before a public key when it is hashed, so that no token has the hash of a key.
 pub const PUBLIC_KEY_KIND: &[u8] = b"ed25519 public key\0";
+/// The same before the SHA-256 of the SubjectPublicKeyInfo of a client's certificate.
+pub const CERTIFICATE_KIND: &[u8] = b"client certificate\0";
 
 const LABEL: &[u8] = b"bauta connection mark";
 const HOUR: u64 = 3600;
@@ -57,6 +59,11 @@ impl MarkKey {
     /// From the public half of a key pair, which its owner and the gateway know.
     pub fn of_public_key(key: &[u8]) -> Self {
         Self::new(&boring::sha::sha256(&[PUBLIC_KEY_KIND, key].concat()))
+    }
+
+    /// From the SHA-256 of the SubjectPublicKeyInfo of a client's certificate.
+    pub fn of_certificate(spki: &[u8; 32]) -> Self {
+        Self::new(&boring::sha::sha256(&[CERTIFICATE_KIND, spki].concat()))
     }
 
     fn tag(&self, nonce: [u8; 4], hour: u64) -> [u8; 4] {

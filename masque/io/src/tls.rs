@@ -14,9 +14,14 @@ use std::io;
 use std::path::PathBuf;
 
 pub use browser::TcpTls;
-pub use certificate::{Certified, HotCertificate};
-pub use client::{ClientTls, Roots, quic_client_config, rustls_client_config};
-pub use server::{AcmeAware, TicketKey, quic_server_config, rustls_server_config};
+pub use certificate::{Certified, HotCertificate, certificate_spki};
+pub use client::{
+    ClientTls, Roots, quic_client_config, quic_client_config_as, rustls_client_config,
+};
+pub use server::{
+    AcmeAware, AskingNames, TicketKey, quic_asking_config, quic_server_config,
+    rustls_asking_config, rustls_server_config,
+};
 pub use transport::{MAX_REQUESTS, TransportConfig};
 
 /// Key exchange under QUIC, in order of preference: what today's browsers offer.

@@ -41,10 +41,12 @@ impl Authority {
         &self.file
     }
 
-    /// Issues a certificate for `domain` into `folder`, over what is there. Its common name is
+    /// Issues a certificate for `domain`, or several with a space between, into `folder`, over what
+    /// is there. Its common name is
     /// `label`, so that one can be told from the next.
     pub fn issue(&self, domain: &str, label: &str, folder: &Path) -> Result<Issued> {
-        let mut params = CertificateParams::new(vec![domain.to_owned()])?;
+        let mut params =
+            CertificateParams::new(domain.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, label);
         let key = KeyPair::generate()?;
         let cert = params.signed_by(&key, &self.issuer)?;

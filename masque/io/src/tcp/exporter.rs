@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio_boring::SslStream;
 use tokio_rustls::server;
 
-use crate::concealed::Export;
+use crate::concealed::{Export, spki_sha256};
 
-/// The TLS exporter of a connection; nothing once that is gone.
+/// What the TLS of a connection tells; nothing once that is gone.
 #[derive(Debug)]
 pub struct Exporter<S = server::TlsStream<TcpStream>>(Weak<Mutex<S>>);
 
@@ -32,6 +32,12 @@ impl<S: Export> Export for Exporter<S> {
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.export(context)
     }
+
+    fn peer_spki(&mut self) -> Option<[u8; 32]> {
+        let stream = self.0.upgrade()?;
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.peer_spki()
+    }
 }
 
 impl Export for server::TlsStream<TcpStream> {
@@ -41,6 +47,10 @@ impl Export for server::TlsStream<TcpStream> {
             return None;
         }
         tls.export_keying_material([0; EXPORTED], LABEL.as_bytes(), Some(context)).ok()
+    }
+
+    fn peer_spki(&mut self) -> Option<[u8; 32]> {
+        spki_sha256(self.get_ref().1.peer_certificates()?.first()?)
     }
 }
 

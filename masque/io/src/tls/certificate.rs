@@ -14,6 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::TlsError;
+use crate::concealed::spki_sha256;
 
 /// A certificate chain, the host's own first, and the private key that belongs to it.
 #[derive(Clone)]
@@ -113,6 +114,20 @@ impl Certified {
     pub fn spki_sha256(&self) -> Result<[u8; 32], TlsError> {
         Ok(boring::sha::sha256(&self.leaf.public_key()?.public_key_to_der()?))
     }
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo of the first certificate in a PEM file.
+///
+/// # Errors
+/// The file, and what is wrong with it.
+pub fn certificate_spki(path: &Path) -> Result<[u8; 32], TlsError> {
+    let pem = std::fs::read(path)
+        .map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })?;
+    let first = CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok);
+    first.and_then(|der| spki_sha256(&der)).ok_or_else(|| TlsError::Malformed {
+        origin: path.display().to_string(),
+        problem: "holds no certificate; expected -----BEGIN CERTIFICATE-----".into(),
+    })
 }
 
 impl fmt::Debug for Certified {

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{TlsError, TransportConfig, browser, server};
+use super::{Certified, TlsError, TransportConfig, browser, server};
 
 /// Where distributions keep the certificate authorities they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -55,9 +55,23 @@ impl Default for ClientTls {
 /// # Errors
 /// Unreadable roots, or a setting that a library refuses.
 pub fn quic_client_config(client: &ClientTls) -> Result<quiche::Config, TlsError> {
+    quic_client_config_as(client, None)
+}
+
+/// The same for a client that shows a certificate when it is asked for one.
+///
+/// # Errors
+/// As [`quic_client_config`].
+pub fn quic_client_config_as(
+    client: &ClientTls,
+    identity: Option<&Certified>,
+) -> Result<quiche::Config, TlsError> {
     let mut tls = server::tls13()?;
     browser::dress(&mut tls, &browser::chromium()?.quic.hello)?;
     trust(&mut tls, &client.roots)?;
+    if let Some(certified) = identity {
+        server::present(&mut tls, certified)?;
+    }
     let mut config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)?;
     client.transport.apply(&mut config)?;
     Ok(config)

@@ -140,6 +140,30 @@ fn a_session_begun_with_one_worker_resumes_with_another_but_not_with_another_key
 }
 
 #[test]
+fn a_certificate_is_asked_for_under_a_name_that_says_so_and_under_no_other() {
+    let authority = Authority::new();
+    let (certified, tickets) = (authority.issue(HOST), TicketKey::random().unwrap());
+    let mine = authority.issue("alice");
+    let roots = || ClientTls { roots: authority.roots(), ..ClientTls::default() };
+    let (a, b) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    let id = |byte| quiche::ConnectionId::from_vec(vec![byte; 8]);
+    let shown = |names: &[String], identity: Option<&Certified>| {
+        let (names, transport) = (AskingNames::new(names), TransportConfig::server());
+        let mut server = quic_asking_config(&certified, &tickets, &transport, &names).unwrap();
+        let mut client = quic_client_config_as(&roots(), identity).unwrap();
+        let mut c = quiche::connect(Some(HOST), &id(1), a, b, &mut client).unwrap();
+        let mut s = quiche::accept(&id(2), None, b, a, &mut server).unwrap();
+        assert!(shake(&mut c, &mut s));
+        s.peer_cert().and_then(crate::concealed::spki_sha256)
+    };
+    let asking = [HOST.to_uppercase()];
+    assert_eq!(shown(&asking, Some(&mine)), Some(mine.spki_sha256().unwrap()));
+    assert_eq!(shown(&asking, None), None, "whoever has none comes in as well");
+    assert_eq!(shown(&["other.test".into()], Some(&mine)), None, "asked under another name");
+    assert_eq!(shown(&[], Some(&mine)), None);
+}
+
+#[test]
 fn a_quic_client_refuses_a_strange_authority_and_a_wrong_name() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let tickets = TicketKey::random().unwrap();

@@ -6,6 +6,7 @@ use boring::ssl::{Ssl, SslCipher, SslContext, SslMethod, SslMode, SslVersion};
 use boring::x509::verify::X509CheckFlags;
 
 use super::super::client::{Roots, trust};
+use super::super::{Certified, server::present};
 use super::{Hello, TlsError, chromium, dress, offer};
 
 /// A client's TLS over TCP, as the captured browser speaks it. Cheap to clone.
@@ -20,8 +21,16 @@ impl TcpTls {
     /// # Errors
     /// Unreadable roots, or a setting that BoringSSL refuses.
     pub fn new(roots: &Roots) -> Result<Self, TlsError> {
+        Self::new_as(roots, None)
+    }
+
+    /// The same for a client that shows a certificate when it is asked for one.
+    ///
+    /// # Errors
+    /// As [`TcpTls::new`].
+    pub fn new_as(roots: &Roots, identity: Option<&Certified>) -> Result<Self, TlsError> {
         let names: Vec<_> = chromium()?.tcp.hello.alpn.iter().map(String::as_bytes).collect();
-        Self::offering(roots, &names)
+        Self::make(roots, &names, identity)
     }
 
     /// The same with other protocols in ALPN, by which it looks like no browser; each of 1 to 255 bytes.
@@ -29,6 +38,10 @@ impl TcpTls {
     /// # Errors
     /// As [`TcpTls::new`].
     pub fn offering(roots: &Roots, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        Self::make(roots, alpn, None)
+    }
+
+    fn make(roots: &Roots, alpn: &[&[u8]], identity: Option<&Certified>) -> Result<Self, TlsError> {
         let hello = &chromium()?.tcp.hello;
         let mut tls = SslContext::builder(SslMethod::tls())?;
         tls.set_min_proto_version(Some(SslVersion::TLS1_2))?;
@@ -42,6 +55,9 @@ impl TcpTls {
         let names = alpn.iter().flat_map(|name| [&[name.len() as u8], *name].concat());
         tls.set_alpn_protos(&names.collect::<Vec<_>>())?;
         trust(&mut tls, roots)?;
+        if let Some(certified) = identity {
+            present(&mut tls, certified)?;
+        }
         Ok(Self { context: tls.build() })
     }
 
