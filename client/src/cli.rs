@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{config::PolicyName, dial::Target, interfaces::PathName, stage::exit};
+use crate::{
+    config::PolicyName, dial::Target, interfaces::PathName, shape::ShapeName, stage::exit,
+};
 
 /// Puts this machine, or a single port of it, behind a Bauta gateway.
 #[derive(Debug, Parser)]
@@ -54,6 +56,9 @@ pub enum Command {
         /// How packets are spread over the paths; `auto` by default.
         #[arg(long, value_name = "POLICY")]
         policy: Option<PolicyName>,
+        /// Which packets are as large as a browser's; `start` by default.
+        #[arg(long, value_name = "SHAPE")]
+        shape: Option<ShapeName>,
     },
     /// Take the tunnel down and restore everything, also after a crash.
     Down,

@@ -52,8 +52,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
     let sources = sources(&cli);
     match cli.command {
-        Command::Up { link, detach, paths, policy } => {
-            up(Sources { paths, policy, ..sources }, cli.link_file.as_deref(), link, detach)
+        Command::Up { link, detach, paths, policy, shape } => {
+            up(Sources { paths, policy, shape, ..sources }, cli.link_file.as_deref(), link, detach)
         }
         Command::Down => block_on(down(&sources)),
         Command::Status { json, watch } => block_on(status(&sources, json, watch)),
@@ -102,6 +102,7 @@ fn sources(cli: &Cli) -> Sources {
         cert: cli.cert.clone(),
         paths: Vec::new(),
         policy: None,
+        shape: None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bauta_masque::bond::Policy;
+use bauta_masque::shape::Shape;
 use bauta_masque::template::{DEFAULT_IP, DEFAULT_UDP, Template, TemplateError};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
@@ -21,6 +22,7 @@ use crate::{
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
     secret::{MAX_TOKEN, Token},
+    shape::ShapeName,
     tcp::Transport,
 };
 
@@ -104,6 +106,7 @@ pub struct File {
     packet_limit: Option<PacketLimit>,
     keepalive: Option<Seconds>,
     transport: Transport,
+    shape: ShapeName,
     qlog: Option<PathBuf>,
     resilience: Option<bool>,
     paths: Vec<PathName>,
@@ -193,6 +196,8 @@ pub struct Settings {
     pub keepalive: Duration,
     /// QUIC, TCP, or whichever gets through.
     pub transport: Transport,
+    /// Which packets are as large as a browser's.
+    pub shape: Shape,
     /// Folder for qlog files.
     pub qlog: Option<PathBuf>,
     /// Ask for rate control, repair of losses and several paths; otherwise RFC 9484 and nothing else.
@@ -224,6 +229,8 @@ pub struct Sources {
     pub paths: Vec<PathName>,
     /// `--policy`, instead of the file's.
     pub policy: Option<PolicyName>,
+    /// `--shape`, instead of the file's.
+    pub shape: Option<ShapeName>,
 }
 
 /// The folder for state when none is given.
@@ -251,6 +258,7 @@ impl Sources {
             file.paths.clone_from(&self.paths);
         }
         file.policy = self.policy.or(file.policy);
+        file.shape = self.shape.unwrap_or(file.shape);
         Ok(file)
     }
 
@@ -387,6 +395,7 @@ impl File {
             state_dir: self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             packet_limit: self.packet_limit.map_or(AEAD_LIMIT, |limit| limit.0),
             transport: self.transport,
+            shape: self.shape.into(),
             keepalive: Duration::from_secs(self.keepalive.map_or(15, |s| s.0)),
             qlog: self.qlog,
             resilience,

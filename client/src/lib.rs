@@ -34,6 +34,7 @@ pub mod quic;
 pub mod resolve;
 pub mod routes;
 pub mod secret;
+pub mod shape;
 pub mod socks;
 pub mod stage;
 pub mod state;

@@ -9,7 +9,7 @@ use bauta_masque::datagram::H3_NO_ERROR;
 use bauta_masque::proxy_status::ProxyStatus;
 use bauta_masque::request::{Ask, Target};
 use bauta_masque_io::udp::UdpSocket;
-use bauta_masque_io::{Carrier, Header};
+use bauta_masque_io::{Carrier, Header, pad_answer};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
@@ -67,6 +67,8 @@ pub(crate) struct Opening {
     pub(crate) ended: bool,
     /// The bond the client offers.
     pub(crate) offer: Option<Offer>,
+    /// The client has padded its request.
+    pub(crate) padded: bool,
     early: Vec<Bytes>,
     early_bytes: usize,
     _task: Task,
@@ -86,7 +88,15 @@ impl Opening {
             let ready = open(ask, &shared).await;
             let _ = told.send((key, What::Ready(Box::new(ready))));
         });
-        Self { owner, ended, offer: None, early: Vec::new(), early_bytes: 0, _task: task }
+        Self {
+            owner,
+            ended,
+            offer: None,
+            padded: false,
+            early: Vec::new(),
+            early_bytes: 0,
+            _task: task,
+        }
     }
 
     /// Keeps a datagram that came before its tunnel was open; `false` if there is no room.
@@ -130,8 +140,13 @@ async fn open(ask: Ask, shared: &Everything) -> Result<Ready, Refusal> {
     }
 }
 
-/// The head that opens a tunnel; `capsules`: it speaks the capsule protocol.
-pub(crate) fn accepted(domain: &str, next_hop: Option<&str>, capsules: bool) -> Vec<Header> {
+/// The head that opens a tunnel; `capsules`: it speaks the capsule protocol; `padded`: so was the request.
+pub(crate) fn accepted(
+    domain: &str,
+    next_hop: Option<&str>,
+    capsules: bool,
+    padded: bool,
+) -> Vec<Header> {
     let mut head = vec![Header::new(b":status", b"200")];
     if capsules {
         head.push(Header::new(b"capsule-protocol", b"?1"));
@@ -139,6 +154,9 @@ pub(crate) fn accepted(domain: &str, next_hop: Option<&str>, capsules: bool) -> 
     if let Some(hop) = next_hop {
         let status = ProxyStatus::new(domain).next_hop(hop);
         head.push(Header::new(b"proxy-status", status.value().as_bytes()));
+    }
+    if padded {
+        pad_answer(&mut head);
     }
     head
 }

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bauta_masque::shape::Shape;
 use bauta_masque_io::mark::Marks;
 use bauta_masque_io::tcp::road::is_road;
 use bauta_masque_io::tls::{Certified, TicketKey};
@@ -200,6 +201,7 @@ impl Worker {
             qlog_dir: config.log.qlog.clone(),
             first_id: 0,
             reset_key: Some(parts.keys.reset),
+            shape: Shape::None,
             door: config.limits.door(),
         };
         let mut endpoint = Endpoint::server(UdpSocket::from_std(parts.socket)?, quic, endpoint)?;

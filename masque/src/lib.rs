@@ -33,6 +33,7 @@ pub mod proxy_status;
 pub mod request;
 pub mod route;
 pub mod session;
+pub mod shape;
 pub mod template;
 pub mod varint;
 

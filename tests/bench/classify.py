@@ -51,6 +51,17 @@ def features(packets):
     return out
 
 
+def head(packets):
+    """The same of its first packets alone: their sizes and directions, in order, and how often each size occurs."""
+    first = [size if up else -size for _, size, up in packets[:HEAD]]
+    out = first + [0] * (HEAD - len(first))
+    for up in (True, False):
+        sizes = [abs(size) for size in first if (size > 0) is up]
+        edges = (0, *BINS, 1 << 16)
+        out += [sum(low <= size < high for size in sizes) for low, high in zip(edges, edges[1:])]
+    return out
+
+
 def auc(negative, positive, seed=1):
     """Area under the curve of a logistic regression that never saw the runs it judges (cross-validation by run); 0.5 is guessing."""
     rows = [(x, 0) for x in negative] + [(x, 1) for x in positive]

@@ -50,6 +50,14 @@ class Classifier(unittest.TestCase):
         self.assertAlmostEqual(classify.auc(half, same), 0.5, delta=0.25)
         self.assertGreater(classify.auc(half, most), 0.95)
 
+    def test_the_first_packets_alone_tell_flows_that_begin_otherwise(self):
+        dice = random.Random(5)
+        half, same = ([classify.head(flow) for flow in flows(0.5, dice)] for _ in range(2))
+        large = [classify.head([(0, 1200, True)] * 20 + flow) for flow in flows(0.5, dice)]
+        self.assertAlmostEqual(classify.auc(half, same), 0.5, delta=0.25)
+        self.assertGreater(classify.auc(half, large), 0.95)
+        self.assertEqual(len(classify.head([])), len(half[0]))
+
     def test_a_flow_is_the_datagrams_of_the_gateway_in_the_window(self):
         ours, theirs = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
 

@@ -83,6 +83,7 @@ impl Actor {
         let config = EndpointConfig {
             packet_limit: settings.packet_limit,
             qlog_dir: settings.qlog.clone(),
+            shape: settings.shape,
             ..EndpointConfig::default()
         };
         let endpoint = Endpoint::client(quic::socket(&settings)?, config)

@@ -56,6 +56,7 @@ impl Endpoints {
         let config = EndpointConfig {
             packet_limit: settings.packet_limit,
             qlog_dir: settings.qlog.clone(),
+            shape: settings.shape,
             first_id: id << LINK_SHIFT,
             ..EndpointConfig::default()
         };

@@ -10,6 +10,7 @@ use bauta_masque::bond::field::{self, Offer};
 use bauta_masque::datagram::{H3_DATAGRAM_ERROR, H3_EXCESSIVE_LOAD, H3_MESSAGE_ERROR, H3_NO_ERROR};
 use bauta_masque::proxy_status::ProxyError;
 use bauta_masque::request::{Ask, Carriage, Head};
+use bauta_masque::shape::PADDING;
 use bauta_masque_io::{App, Carrier, Connection, DatagramBuf, Event, Header, NameValue, clock};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -230,6 +231,7 @@ impl Streams {
                 self.open(conn, stream, ask, grant, fin);
                 if let Some(Flow::Opening(opening)) = self.flow(conn, stream) {
                     opening.offer = offer;
+                    opening.padded = fields().any(|(name, _)| name == PADDING.as_bytes());
                 }
             }
             Route::Refuse(status, refusal) => self.refuse(conn, stream, status, &refusal),
@@ -443,7 +445,7 @@ impl Streams {
         let key = (conn.id(), stream);
         let Some(peer) = self.peers.get_mut(&key.0) else { return };
         let Some(Flow::Opening(opening)) = peer.streams.remove(&stream) else { return };
-        let (ended, offer) = (opening.ended, opening.offer);
+        let (ended, offer, padded) = (opening.ended, opening.offer, opening.padded);
         let (owner, early) = opening.finish();
         let domain = &self.ctx.shared.config.domain;
         match ready {
@@ -452,13 +454,13 @@ impl Streams {
             }
             Ok(Ready::Udp(socket)) => {
                 let hop = socket.peer_addr().map(|target| target.ip().to_string());
-                conn.respond(stream, accepted(domain, hop.as_deref(), true), false);
+                conn.respond(stream, accepted(domain, hop.as_deref(), true, padded), false);
                 let flow = UdpFlow::new(key, owner, socket, &self.ctx.told, self.ctx.now);
                 self.insert(key, Flow::Udp(Box::new(flow)));
             }
             Ok(Ready::Tcp(target)) => {
                 let hop = target.peer_addr().ok().map(|target| target.ip().to_string());
-                conn.respond(stream, accepted(domain, hop.as_deref(), false), false);
+                conn.respond(stream, accepted(domain, hop.as_deref(), false, padded), false);
                 let meter = tcp::Meter::new(&owner.grant, self.ctx.counters.clone());
                 let pipe =
                     Pipe::start(key, &self.ctx.told, ended, |ends| tcp::copy(target, ends, meter));
@@ -467,7 +469,7 @@ impl Streams {
             Ok(Ready::Ip(scope)) => {
                 let shared = self.ctx.shared.clone();
                 let Some(pool) = &shared.pool else { return NO_POOL.apply(conn, stream) };
-                let mut head = accepted(domain, None, true);
+                let mut head = accepted(domain, None, true, padded);
                 let answer = offer.map(|offer| Bonds::answer(&offer, shared.workers.len()));
                 if let Some(answer) = &answer {
                     head.push(Header::new(field::NAME.as_bytes(), answer.serialize().as_bytes()));

@@ -3,6 +3,7 @@
 mod drive;
 mod event;
 mod outgoing;
+mod shape;
 mod trust;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +18,10 @@ use quiche::h3::{self, Header};
 use crate::buffers::{Buffers, DatagramBuf};
 use crate::cid::Cid;
 use crate::endpoint::{ConnId, Subnet};
+use crate::padding::pad_request;
 pub use event::{Closed, DatagramError, Event, StreamError};
 use outgoing::{Outgoing, Piece, Progress};
+use shape::Shaped;
 use trust::Trust;
 
 /// A stream whose queue was above this many bytes and falls to it is reported writable again.
@@ -58,6 +61,7 @@ pub struct Connection {
     /// The connection has moved to a path that quiche does not measure.
     moved: bool,
     trust: Trust,
+    shaped: Option<Box<Shaped>>,
 }
 
 impl Connection {
@@ -80,6 +84,7 @@ impl Connection {
             path_mtu: MIN_PATH_MTU,
             moved: false,
             trust: Trust::Ordinary,
+            shaped: None,
         }
     }
 
@@ -108,8 +113,16 @@ impl Connection {
         self.quic.server_name()
     }
 
-    /// Makes a request and returns its stream; an extended CONNECT is one too.
+    /// Makes a request and returns its stream; an extended CONNECT is one too. The first of a
+    /// connection that is given a shape is padded.
     pub fn request(&mut self, headers: &[Header], fin: bool) -> Result<u64, StreamError> {
+        let mut padded = Vec::new();
+        let mut headers = headers;
+        if self.shaped.is_some() && self.seen_streams == 0 {
+            padded.extend_from_slice(headers);
+            pad_request(&mut padded);
+            headers = &padded;
+        }
         let h3 = self.h3.as_mut().ok_or(StreamError::Closed)?;
         let stream = h3.send_request(&mut self.quic, headers, fin).map_err(|e| match e {
             h3::Error::StreamBlocked
@@ -211,6 +224,7 @@ impl Connection {
             payload.prepend(context);
             payload.prepend(&quarter[..n]);
         }
+        self.shape_datagram(stream, payload.len());
         self.quic.dgram_send_buf(payload).map_err(|e| match e {
             quiche::Error::Done => DatagramError::Full,
             quiche::Error::BufferTooShort => {

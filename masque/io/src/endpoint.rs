@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use bauta_masque::shape::Shape;
 use foldhash::fast::RandomState;
 use tracing::{debug, trace};
 
@@ -67,6 +68,8 @@ pub struct EndpointConfig {
     /// Key of the stateless-reset tokens (RFC 9000 section 10.3). Kept across restarts it lets
     /// peers notice at once that their connection is gone.
     pub reset_key: Option<[u8; 32]>,
+    /// Which of a client's packets are as large as a browser's.
+    pub shape: Shape,
     /// What those may ask for who have no connection yet.
     pub door: DoorLimits,
 }
@@ -85,6 +88,7 @@ impl Default for EndpointConfig {
             qlog_dir: None,
             first_id: 0,
             reset_key: None,
+            shape: Shape::None,
             door: DoorLimits::default(),
         }
     }
@@ -283,11 +287,12 @@ impl Endpoint {
         }?;
         browser::disguise(conn.as_mut(), scid.as_slice())?;
         let id = self.insert(conn, &[scid]);
-        if dcid.is_some()
-            && let Some(conn) = self.conns.get_mut(&id)
-        {
-            conn.without_window();
-            conn.trust();
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.shape(self.config.shape);
+            if dcid.is_some() {
+                conn.without_window();
+                conn.trust();
+            }
         }
         Ok(id)
     }
@@ -451,6 +456,7 @@ impl Endpoint {
                     debug!(conn = id, %error, "transport parameters");
                 }
             }
+            conn.shape_packets();
             blocked = !self.train.send_all(conn, &self.socket, self.server.is_some());
             if blocked {
                 self.touched.push(id);

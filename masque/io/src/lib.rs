@@ -15,6 +15,7 @@ pub mod connection;
 pub mod endpoint;
 pub mod mark;
 pub mod memory;
+mod padding;
 pub mod steer;
 pub mod tcp;
 pub mod tls;
@@ -30,5 +31,6 @@ pub use connection::{Closed, Connection, DatagramError, Event, StreamError};
 pub use endpoint::{
     App, ConnId, DoorLimits, DoorStats, Endpoint, EndpointConfig, EndpointError, Foreign, Source,
 };
+pub use padding::pad_answer;
 pub use quiche::h3::{Header, NameValue};
 pub use quiche::{Config as QuicConfig, Stats as QuicStats};

@@ -6,6 +6,7 @@ use bauta_masque::connect_ip::{Config, ConnectIp, Verdict};
 use bauta_masque::datagram::CONTEXT_ID_ZERO;
 use bauta_masque::filter::Policy;
 use bauta_masque::route::IpRange;
+use bauta_masque::shape::{PADDING, Shape};
 use bauta_masque_io::tls::TransportConfig;
 use bauta_masque_io::tun::TunQueue;
 use bauta_masque_io::udp::{BindOptions, UdpSocket};
@@ -30,6 +31,8 @@ pub(crate) struct End {
     now: Instant,
     policy: Policy,
     settings: bool,
+    /// Whether the request came with padding.
+    pub(crate) padded: bool,
     stream: Option<u64>,
     server: bool,
 }
@@ -38,8 +41,20 @@ impl End {
     fn new(session: ConnectIp, server: bool) -> Self {
         let (policy, now) = (Policy::default(), clock::now());
         let (arrived, bytes, refused) = (0, 0, 0);
-        let (settings, stream, tun) = (false, None, None);
-        Self { session, tun, arrived, bytes, refused, now, policy, settings, stream, server }
+        let (settings, padded, stream, tun) = (false, false, None, None);
+        Self {
+            session,
+            tun,
+            arrived,
+            bytes,
+            refused,
+            now,
+            policy,
+            settings,
+            padded,
+            stream,
+            server,
+        }
     }
 
     /// Sends one packet on the session.
@@ -74,6 +89,7 @@ impl App for End {
                 self.stream = Some(stream);
                 if self.server {
                     assert!(headers.iter().any(|h| h.value() == b"CONNECT"));
+                    self.padded = headers.iter().any(|h| h.name() == PADDING.as_bytes());
                     conn.respond(stream, vec![Header::new(b":status", b"200")], false);
                 }
             }
@@ -130,9 +146,16 @@ fn socket() -> UdpSocket {
 impl Road {
     /// Connects, opens the tunnel and waits until the path MTU is known.
     pub(crate) async fn open() -> Self {
+        Self::shaped(Shape::None).await
+    }
+
+    /// The same with a shape for what the client sends.
+    pub(crate) async fn shaped(shape: Shape) -> Self {
         let server =
             Endpoint::server(socket(), server_config(), EndpointConfig::default()).unwrap();
-        let client = Endpoint::client(socket(), EndpointConfig::default()).unwrap();
+        let client =
+            Endpoint::client(socket(), EndpointConfig { shape, ..EndpointConfig::default() })
+                .unwrap();
         let (near, far) = sessions();
         let (near, far) = (End::new(near, false), End::new(far, true));
         let mut road = Self { client, server, near, far, conn: 0, stream: 0 };
