@@ -9,6 +9,7 @@ mod flows;
 mod over_tcp;
 mod packets;
 mod pipe;
+mod pump;
 mod target;
 
 use std::{io, rc::Rc};
@@ -80,6 +81,8 @@ enum Wanted {
 struct Open {
     target: Target,
     wanted: Wanted,
+    /// A connection was lost under its request already.
+    again: bool,
 }
 
 /// Opens flows. Cheap to clone; the connection goes with the last clone.
@@ -112,7 +115,7 @@ impl Dialer {
         wanted: impl FnOnce(Answer<T>) -> Wanted,
     ) -> Result<T, DialError> {
         let (answer, answered) = oneshot::channel();
-        let open = Open { target: target.clone(), wanted: wanted(answer) };
+        let open = Open { target: target.clone(), wanted: wanted(answer), again: false };
         self.opens.try_send(open).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => DialError::Busy,
             mpsc::error::TrySendError::Closed(_) => DialError::Lost,

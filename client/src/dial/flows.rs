@@ -9,17 +9,18 @@ use std::{
 };
 
 use bauta_masque::{
-    capsule,
     connect_udp::{ConnectUdp, Event as UdpEvent, Role, UdpVerdict},
-    datagram::{CONTEXT_ID_ZERO, H3_REQUEST_CANCELLED},
+    datagram::H3_REQUEST_CANCELLED,
 };
-use bauta_masque_io::{
-    App, Closed, ConnId, Connection, DatagramBuf, DatagramError, Event, Header, clock,
-    connection::HIGH_WATER,
-};
+use bauta_masque_io::{App, Closed, ConnId, Connection, DatagramBuf, Event, Header, clock};
 use tokio::sync::Notify;
 
-use super::{DialError, Open, TcpFlow, UdpFlow, Wanted, packets::Packets, pipe::Pipe};
+use super::{
+    DialError, Open, TcpFlow, UdpFlow, Wanted,
+    packets::Packets,
+    pipe::Pipe,
+    pump::{Pumped, pump_tcp, pump_udp},
+};
 use crate::headers;
 
 /// A stream of a connection.
@@ -77,20 +78,12 @@ enum Flow {
     Udp { packets: Rc<Packets>, session: ConnectUdp, settled_by: Instant },
 }
 
-/// What became of the datagrams that a flow has to send.
-#[derive(PartialEq)]
-enum Pumped {
-    All,
-    /// Some are left: the connection's queue is full.
-    Full,
-    /// Some are left: the next may fit once path MTU discovery has ended.
-    Early,
-}
-
 /// All flows.
 pub(super) struct Flows {
     pub(super) signal: Rc<Signal>,
     pub(super) notes: Vec<Note>,
+    /// To be asked for over another connection, and until when.
+    pub(super) again: Vec<(Open, Instant)>,
     flows: HashMap<Key, Flow>,
     /// Flows whose datagrams found the queue full.
     stalled: Vec<Key>,
@@ -104,6 +97,7 @@ impl Flows {
         Flows {
             signal: Rc::default(),
             notes: Vec::new(),
+            again: Vec::new(),
             flows: HashMap::new(),
             stalled: Vec::new(),
             early: Vec::new(),
@@ -205,6 +199,21 @@ impl Flows {
         }
     }
 
+    /// A connection is gone. What was only asked for there, nothing sent yet, is asked for once more.
+    fn lost(&mut self, id: ConnId) {
+        let keys: Vec<Key> = self.flows.keys().filter(|(conn, _)| *conn == id).copied().collect();
+        for key in keys {
+            match self.flows.get_mut(&key) {
+                Some(Flow::Asked { open, deadline }) if open.as_ref().is_some_and(|o| !o.again) => {
+                    let again = open.take().map(|open| (Open { again: true, ..open }, *deadline));
+                    self.again.extend(again);
+                    self.flows.remove(&key);
+                }
+                _ => self.fail(key, DialError::Lost),
+            }
+        }
+    }
+
     fn answered(&mut self, conn: &mut Connection, stream: u64, list: &[Header]) {
         let key = (conn.id(), stream);
         let Some(Flow::Asked { open, .. }) = self.flows.get_mut(&key) else { return };
@@ -283,88 +292,6 @@ impl Flows {
     }
 }
 
-/// Returns whether the local program is gone.
-fn pump_tcp(
-    conn: &mut Connection,
-    stream: u64,
-    pipe: &mut Pipe,
-    sent_fin: &mut bool,
-    chunk: &mut [u8],
-) -> bool {
-    if pipe.is_dropped() {
-        if !*sent_fin {
-            // What was written before the end still counts; a program that breaks off shuts nothing down.
-            while let Some((bytes, last)) = pipe.take_up() {
-                conn.send_body(stream, bytes, last);
-                if last {
-                    *sent_fin = true;
-                    break;
-                }
-            }
-        }
-        if !*sent_fin {
-            conn.reset(stream, H3_REQUEST_CANCELLED);
-        }
-        if !pipe.is_down_ended() {
-            conn.stop(stream, H3_REQUEST_CANCELLED);
-        }
-        return true;
-    }
-    while !*sent_fin && conn.queued(stream) < HIGH_WATER {
-        let Some((bytes, last)) = pipe.take_up() else { break };
-        conn.send_body(stream, bytes, last);
-        *sent_fin = last;
-    }
-    loop {
-        let room = pipe.room().min(chunk.len());
-        let n = if room == 0 { 0 } else { conn.recv_body(stream, &mut chunk[..room]) };
-        if n == 0 {
-            return false;
-        }
-        pipe.push_down(&chunk[..n]);
-    }
-}
-
-/// `early`: what is too large for now may not be so for long.
-fn pump_udp(
-    conn: &mut Connection,
-    stream: u64,
-    packets: &Packets,
-    session: &ConnectUdp,
-    early: bool,
-) -> Pumped {
-    let mut pumped = Pumped::All;
-    let max = conn.max_datagram_payload(stream);
-    packets.up.borrow_mut().drain(|datagram| {
-        let Some(max) = max else {
-            // Without HTTP Datagrams the same payload goes as a capsule (RFC 9297 §3.5).
-            if conn.queued(stream) >= HIGH_WATER {
-                pumped = Pumped::Full;
-                return false;
-            }
-            conn.send_body(
-                stream,
-                capsule::encode_datagram_capsule(&CONTEXT_ID_ZERO, datagram),
-                false,
-            );
-            return true;
-        };
-        match session.encapsulate(datagram, max) {
-            UdpVerdict::Forward(datagram) => {
-                let sent = conn.send_datagram(stream, &CONTEXT_ID_ZERO, datagram);
-                if let Err(DatagramError::Full) = sent {
-                    pumped = Pumped::Full;
-                }
-            }
-            // What is too large is dropped (RFC 9298 §6.1).
-            UdpVerdict::Drop(_) if early => pumped = Pumped::Early,
-            UdpVerdict::Drop(_) => {}
-        }
-        pumped == Pumped::All
-    });
-    pumped
-}
-
 fn abort(conn: &mut Connection, stream: u64, code: u64) {
     conn.reset(stream, code);
     conn.stop(stream, code);
@@ -417,10 +344,37 @@ impl App for Flows {
             }
             Event::Migrated => {}
             Event::Closed(closed) => {
-                let keys: Vec<Key> = self.flows.keys().filter(|(c, _)| *c == id).copied().collect();
-                keys.into_iter().for_each(|key| self.fail(key, DialError::Lost));
+                self.lost(id);
                 self.notes.push(Note::Closed(id, closed));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::dial::Target;
+
+    #[test]
+    fn what_was_only_asked_for_on_a_lost_connection_is_asked_for_once_more() {
+        let mut flows = Flows::new();
+        let (answer, mut answered) = oneshot::channel();
+        let target = Target::new("far.test", 80).unwrap();
+        let open = Open { target, wanted: Wanted::Tcp(answer), again: false };
+        let deadline = clock::now() + MTU_PATIENCE;
+        flows.asked((1, 0), open, deadline);
+        flows.lost(2);
+        assert!(flows.again.is_empty(), "another connection was lost");
+        flows.lost(1);
+        let (open, until) = flows.again.pop().unwrap();
+        assert!(until == deadline && flows.is_idle(1));
+        assert!(answered.try_recv().is_err(), "it was refused at once");
+        flows.asked((3, 0), open, until);
+        flows.lost(3);
+        assert!(flows.again.is_empty() && flows.is_idle(3));
+        assert!(matches!(answered.try_recv(), Ok(Err(DialError::Lost))));
     }
 }

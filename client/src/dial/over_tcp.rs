@@ -15,7 +15,7 @@ use bauta_masque::{
 };
 use bauta_masque_io::tcp::{
     Version,
-    client::{Requests, TcpError, TunnelRequest, TunnelStream},
+    client::{Answer, Requests, TcpError, TunnelRequest, TunnelStream},
     road::read_piece,
 };
 use bytes::BytesMut;
@@ -95,22 +95,18 @@ impl Lane {
 
     /// Opens a flow, tells whoever waits, and carries it to its end.
     pub(super) async fn serve(self: Rc<Lane>, open: Open, deadline: Instant) {
-        let Open { target, wanted } = open;
         let asked = tokio::time::timeout_at(deadline.into(), async {
-            let mut requests = self.requests().await.map_err(DialError::Gateway)?;
-            let (list, protocol) = match wanted {
-                Wanted::Tcp(_) => {
-                    (headers::connect_tcp(&self.settings, &mut requests, &target), None)
+            let requests = self.requests().await.map_err(DialError::Gateway)?;
+            let answer = match self.ask(requests, &open).await {
+                // The connection may have died unseen; a fresh one has not.
+                Err(TcpError::Http(_) | TcpError::Io(_)) => {
+                    self.requests.take();
+                    let fresh = begin(&self.settings, &self.gateways).await;
+                    let fresh = fresh.map_err(DialError::Gateway)?;
+                    self.requests.replace(fresh.another());
+                    self.ask(fresh, &open).await
                 }
-                Wanted::Udp(_) => {
-                    let list = headers::connect_udp(&self.settings, &mut requests, &target);
-                    (list, Some(CONNECT_UDP))
-                }
-            };
-            let request = TunnelRequest::new(protocol, &list).map_err(TcpError::from);
-            let answer = match request {
-                Ok(request) => requests.ask(&request).await,
-                Err(e) => Err(e),
+                told => told,
             };
             let answer = answer.map_err(|e| DialError::Gateway(unfit(&e)))?;
             answer.stream.ok_or_else(|| {
@@ -121,9 +117,9 @@ impl Lane {
         });
         let stream = match asked.await.unwrap_or(Err(DialError::TimedOut)) {
             Ok(stream) => stream,
-            Err(why) => return refuse(Open { target, wanted }, why),
+            Err(why) => return refuse(open, why),
         };
-        match wanted {
+        match open.wanted {
             Wanted::Tcp(answer) => drop(answer.send(Ok(TcpFlow::over_tcp(stream)))),
             Wanted::Udp(answer) => {
                 let signal = Rc::new(Signal::default());
@@ -134,6 +130,19 @@ impl Lane {
                 }
             }
         }
+    }
+
+    async fn ask(&self, mut requests: Requests, open: &Open) -> Result<Answer, TcpError> {
+        let (list, protocol) = match open.wanted {
+            Wanted::Tcp(_) => {
+                (headers::connect_tcp(&self.settings, &mut requests, &open.target), None)
+            }
+            Wanted::Udp(_) => {
+                let list = headers::connect_udp(&self.settings, &mut requests, &open.target);
+                (list, Some(CONNECT_UDP))
+            }
+        };
+        requests.ask(&TunnelRequest::new(protocol, &list)?).await
     }
 
     async fn requests(&self) -> Result<Requests, Failure> {

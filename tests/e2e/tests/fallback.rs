@@ -219,3 +219,34 @@ fn where_quic_is_blocked_flows_and_checks_go_over_tcp() {
 fn flows_go_over_tcp_alone_when_told_so() {
     single_flows("transport = \"tcp\"");
 }
+
+#[test]
+fn a_key_of_ones_own_opens_tunnels_and_flows_over_tcp_too() {
+    play(Setting::default(), |scene| {
+        let (client, gateway, internet) = scene.cast();
+        let files = files(internet, 80, 1 << 20)?;
+        let file = gateway.folder().with_file_name("client.key");
+        client.configure(&format!("key_file = {file:?}\ntransport = \"tcp\"\n"))?;
+        client.link = gateway.complete("bauta://site.test:443");
+        let printed = client.bauta(&["key"])?.success()?;
+        let key = printed.lines().last().context("no key was printed")?.trim();
+        gateway.add_user(&format!("keyed --key {key}"))?;
+        // A running gateway looks for new accounts every second.
+        sleep(Duration::from_secs(3));
+        client.up()?;
+        ensure!(carriage(client)? == "HTTP/2 over TCP", "{}", carriage(client)?);
+        client.ping(V4, "-c3 -i0.1")?.assert_lossless()?;
+        client.down()?;
+
+        let _tcp = started(client, &["forward", "tcp", "8001", "203.0.113.2:80"], "tcp 127")?;
+        let fetch = "curl -sSm60 http://127.0.0.1:8001/ | sha256sum";
+        let got = client.ns.shell(fetch)?;
+        ensure!(got.starts_with(files.sha256()), "{got}");
+        // The connection that the flow after this one finds is dead, and another is made for it.
+        gateway.kill();
+        gateway.start()?;
+        let got = client.ns.shell(fetch)?;
+        ensure!(got.starts_with(files.sha256()), "after a restart: {got}");
+        Ok(())
+    });
+}
