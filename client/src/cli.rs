@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    config::PolicyName, dial::Target, interfaces::PathName, shape::ShapeName, stage::exit,
+    config::{PolicyName, ShapeName},
+    dial::Target,
+    interfaces::PathName,
+    stage::exit,
 };
 
 /// Puts this machine, or a single port of it, behind a Bauta gateway.

@@ -1,5 +1,7 @@
 //! Settings: from a TOML file, the environment, and a link, the later ones overriding the earlier.
 
+mod names;
+
 use std::{
     fmt, fs,
     io::Read,
@@ -22,9 +24,10 @@ use crate::{
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
     secret::{MAX_TOKEN, Token},
-    shape::ShapeName,
     tcp::Transport,
 };
+
+pub use names::{PolicyName, ShapeName};
 
 /// The file that is read when none is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/bauta/bauta.toml";
@@ -112,31 +115,6 @@ pub struct File {
     paths: Vec<PathName>,
     policy: Option<PolicyName>,
     proxy: Proxy,
-}
-
-/// How packets are spread over several paths.
-#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum PolicyName {
-    /// By what is measured, never worse than the better path.
-    Auto,
-    /// All paths carry packets.
-    Aggregate,
-    /// The best path carries packets, the others are kept warm.
-    Failover,
-    /// Every packet goes over the two best paths.
-    Redundant,
-}
-
-impl From<PolicyName> for Policy {
-    fn from(name: PolicyName) -> Policy {
-        match name {
-            PolicyName::Auto => Policy::Auto,
-            PolicyName::Aggregate => Policy::Aggregate,
-            PolicyName::Failover => Policy::Failover,
-            PolicyName::Redundant => Policy::Redundant,
-        }
-    }
 }
 
 /// The local proxies.

@@ -34,7 +34,6 @@ pub mod quic;
 pub mod resolve;
 pub mod routes;
 pub mod secret;
-pub mod shape;
 pub mod socks;
 pub mod stage;
 pub mod state;
