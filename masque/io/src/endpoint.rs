@@ -196,8 +196,8 @@ impl Endpoint {
         h3.set_qpack_max_table_capacity(0);
         h3.set_qpack_blocked_streams(0);
         h3.enable_extended_connect(server.is_some());
-        let (now, limits) = (crate::clock::now(), &config.door);
-        let gate = Gate::seeded(limits.answers_per_second, limits.handshakes_per_second, now);
+        let now = crate::clock::now();
+        let gate = Gate::seeded(&config.door, now);
         Ok(Self {
             local: socket.local_addr(),
             train: Train::new(socket.max_segments()),

@@ -14,6 +14,7 @@ pub(super) mod program;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::DoorLimits;
 use crate::cid;
 
 /// Sources told apart; a power of two.
@@ -23,7 +24,7 @@ const BUCKET_BITS: u32 = BUCKETS.trailing_zeros();
 const WORDS: usize = BUCKETS / 32;
 /// How often the flood is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Intervals with less than half of what can be answered, after which nothing is turned away.
+/// Intervals with less than half of what is bearable, after which nothing is turned away.
 const CALM: u32 = 8;
 /// How much of what was known of a bucket goes with each interval.
 const FADE: f32 = 0.15;
@@ -126,6 +127,8 @@ pub(super) enum Change {
 pub(super) struct Gate {
     /// First packets a second that are to be read, by [`Shows`].
     budget: [f32; 2],
+    /// First packets a second that the door deals with by itself.
+    bearable: f32,
     rules: Rules,
     /// What came through in this interval.
     seen: Box<[[u32; 2]]>,
@@ -140,13 +143,16 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// `answers` and `handshakes` are what the door can do in a second; `seed` is secret, so that
-    /// nobody knows whose bucket is whose.
-    pub(super) fn new(answers: u32, handshakes: u32, seed: u64, now: Instant) -> Self {
+    /// For a door of these limits; `seed` is secret, so that nobody knows whose bucket is whose.
+    pub(super) fn new(limits: &DoorLimits, seed: u64, now: Instant) -> Self {
+        let [answers, free, handshakes] =
+            [limits.answers_per_second, limits.free_handshakes, limits.handshakes_per_second]
+                .map(|rate| rate.max(1) as f32);
         let keys = [seed as u32 | 1, (seed >> 32) as u32 | 1];
         Self {
             // With a token come both datagrams of a ClientHello, and what is sent again.
-            budget: [answers.max(1) as f32, 4.0 * handshakes.max(1) as f32],
+            budget: [answers, 4.0 * handshakes],
+            bearable: answers + free,
             rules: Rules { keys, loud: [0; WORDS], shares: [u32::MAX; 2] },
             seen: vec![[0; 2]; BUCKETS].into_boxed_slice(),
             total: 0,
@@ -160,10 +166,10 @@ impl Gate {
     }
 
     /// With a seed of its own.
-    pub(super) fn seeded(answers: u32, handshakes: u32, now: Instant) -> Self {
+    pub(super) fn seeded(limits: &DoorLimits, now: Instant) -> Self {
         let mut seed = [0; 8];
         cid::random(&mut seed);
-        Self::new(answers, handshakes, u64::from_ne_bytes(seed), now)
+        Self::new(limits, u64::from_ne_bytes(seed), now)
     }
 
     /// A first packet came through.
@@ -207,9 +213,9 @@ impl Gate {
         }
         let came = self.total as f32 / took.as_secs_f32();
         let much = came > self.budget.iter().sum::<f32>() * 2.0;
-        let change = if self.narrow || came > self.budget[0] {
+        let change = if self.narrow || came > self.bearable {
             let coming = self.learn(took.as_secs_f32());
-            self.calm = if coming < self.budget[0] / 2.0 { self.calm + 1 } else { 0 };
+            self.calm = if coming < self.bearable / 2.0 { self.calm + 1 } else { 0 };
             self.judge(self.narrow && much)
         } else {
             Change::None

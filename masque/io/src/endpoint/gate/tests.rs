@@ -8,9 +8,18 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const ANSWERS: u32 = 2000;
 const HANDSHAKES: u32 = 1000;
 
+fn limits() -> DoorLimits {
+    DoorLimits {
+        answers_per_second: ANSWERS,
+        handshakes_per_second: HANDSHAKES,
+        free_handshakes: 200,
+        ..DoorLimits::default()
+    }
+}
+
 fn gate() -> (Gate, Instant) {
     let now = crate::clock::now();
-    (Gate::new(ANSWERS, HANDSHAKES, SEED, now), now)
+    (Gate::new(&limits(), SEED, now), now)
 }
 
 fn initial(token: usize) -> Vec<u8> {
@@ -81,6 +90,11 @@ fn what_can_be_answered_is_never_turned_away() {
     assert_eq!((through, honest), (1800, 500));
     assert!(!gate.is_narrow());
     assert!(gate.timeout().is_none(), "no timer while it is calm");
+    // Nor what may begin without an answer.
+    let limits = DoorLimits { free_handshakes: 20_000, ..limits() };
+    let mut gate = Gate::new(&limits, SEED, now);
+    let (through, _) = flood(&mut gate, &mut now, 20_000, 3, &initial(0), source);
+    assert_eq!(through, 20_000);
 }
 
 #[test]
