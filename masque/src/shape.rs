@@ -16,8 +16,9 @@ pub const PADDING: &str = "padding";
 /// The context of datagrams that are to be dropped: even, as a client allocates them.
 pub const FILLER_CONTEXT: u64 = 0x2b4c;
 
-/// Bytes of a request's field section with which its packet is as large as a browser's.
-pub const REQUEST: RangeInclusive<usize> = 450..=462;
+/// Bytes of a request's field section with which its packet, the first capsules of a tunnel in it, is
+/// as large as a browser's.
+pub const REQUEST: RangeInclusive<usize> = 417..=429;
 /// Bytes of padding in the answer to a request that was padded: a page of the site.
 pub const ANSWER: RangeInclusive<usize> = 1700..=1800;
 
