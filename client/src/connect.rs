@@ -19,6 +19,8 @@ const STAGGER: Duration = Duration::from_millis(300);
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for one of many attempts: QUIC repeats itself ever more seldom, a fresh attempt is heard at once.
 pub const RETRY: Duration = Duration::from_secs(3);
+/// How long path MTU discovery may take before a connection is used with what is known.
+pub const MTU_PATIENCE: Duration = Duration::from_secs(1);
 /// H3_REQUEST_CANCELLED would need a request: H3_NO_ERROR (RFC 9114 §8.1).
 const NO_ERROR: u64 = 0x100;
 

@@ -1,12 +1,6 @@
 //! The flows of all connections of the dialer: what comes in is handed to them, what they raise is sent.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
 
 use bauta_masque::{
     connect_udp::{ConnectUdp, Event as UdpEvent, Role, UdpVerdict},
@@ -21,17 +15,13 @@ use super::{
     pipe::Pipe,
     pump::{Pumped, pump_tcp, pump_udp},
 };
-use crate::headers;
+use crate::{connect::MTU_PATIENCE, headers};
 
 /// A stream of a connection.
 pub(super) type Key = (ConnId, u64);
 
 /// Bytes read from a stream at once.
 const CHUNK: usize = 64 * 1024;
-
-/// How long after its opening a UDP flow waits for path MTU discovery with a datagram that is too large for what is known
-/// to pass. The first packets of a QUIC connection through the flow are such, and repeated only after a second.
-const MTU_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells the actor which flows have something to send, or room again.
 #[derive(Debug, Default)]
@@ -239,6 +229,8 @@ impl Flows {
             Wanted::Udp(answer) => {
                 let (flow, packets) = UdpFlow::new(signal, key);
                 let _ = answer.send(Ok(flow));
+                // What is too large for what is known to pass waits: the first packets of a QUIC connection through
+                // the flow are, and are repeated only after a second.
                 let settled_by = clock::now() + MTU_PATIENCE;
                 Flow::Udp { packets, session: ConnectUdp::new(Role::Client), settled_by }
             }

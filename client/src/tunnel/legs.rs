@@ -13,15 +13,13 @@ use super::bonding;
 use super::endpoints::{LinkId, link_of};
 use super::session::{Session, Step};
 use crate::backoff::Backoff;
-use crate::connect::{Connector, Mark, RETRY};
+use crate::connect::{Connector, MTU_PATIENCE, Mark, RETRY};
 use crate::headers;
 use crate::interfaces::{self, Paths, Usable};
 use crate::stage::{Failure, Stage};
 
 /// How old a token may be that is used: it lives for 30 s at the gateway.
 const TOKEN_AGE: Duration = Duration::from_secs(25);
-/// How long path MTU discovery may take before a connection joins with what is known.
-const MTU_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The connection of one link, on its way into the bond.
 pub(super) struct Leg {

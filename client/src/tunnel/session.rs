@@ -17,6 +17,7 @@ use bauta_masque_io::{Carrier, ConnId, Connection, Header, StreamError, tcp::roa
 
 use crate::{
     config::Settings,
+    connect::MTU_PATIENCE,
     headers,
     liveness::Liveness,
     net::Net,
@@ -24,8 +25,6 @@ use crate::{
     state::Lease,
 };
 
-/// How long path MTU discovery may take before the tunnel goes on with what is known.
-const MTU_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the gateway may take for each answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a family that was asked for may lag behind the other.
