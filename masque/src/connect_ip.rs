@@ -227,12 +227,20 @@ impl ConnectIp {
 
     /// The next bytes to write to the request stream, whole capsules.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.transmit.pop_front()
+        let next = self.transmit.pop_front();
+        if next.is_none() {
+            self.transmit = VecDeque::new();
+        }
+        next
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
+        let Some(event) = self.events.pop_front() else {
+            // Sessions are many, and all but their beginning is silence here.
+            self.events = VecDeque::new();
+            return None;
+        };
         match &event {
             Event::AddressRequested(list) => self.pending.extend(list),
             Event::DatagramCapsule(_) | Event::Bond { .. } => self.queued_datagrams -= 1,

@@ -151,7 +151,8 @@ pub struct Endpoint {
     server: Option<quiche::Config>,
     tunnels: Option<Tunnels>,
     h3: quiche::h3::Config,
-    conns: HashMap<ConnId, Connection, RandomState>,
+    /// Boxed: a connection is some 9 KB, and a table moves what it holds when it grows.
+    conns: HashMap<ConnId, Box<Connection>, RandomState>,
     cids: HashMap<Cid, ConnId, RandomState>,
     timers: BTreeSet<(Instant, ConnId)>,
     /// Connections to be settled by the next flush.
@@ -312,7 +313,7 @@ impl Endpoint {
         let id = self.next_id;
         self.next_id += 1;
         self.start_qlog(&mut quic, id);
-        let mut conn = Connection::new(id, quic, self.server.is_some());
+        let mut conn = Box::new(Connection::new(id, quic, self.server.is_some()));
         for cid in cids {
             self.cids.insert(*cid, id);
             conn.cids.push(*cid);
@@ -375,7 +376,7 @@ impl Endpoint {
 
     /// A connection by its number. After a change from outside a callback, [`Endpoint::touch`] it.
     pub fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.conns.get_mut(&id)
+        self.conns.get_mut(&id).map(Box::as_mut)
     }
 
     /// Marks a connection to be settled by the next [`Endpoint::flush`].

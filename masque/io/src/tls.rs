@@ -18,6 +18,7 @@ pub use certificate::{Certified, HotCertificate, certificate_spki};
 pub use client::{
     ClientTls, Roots, quic_client_config, quic_client_config_as, rustls_client_config,
 };
+pub(crate) use server::shed_handshake;
 pub use server::{
     AcmeAware, AskingNames, TicketKey, quic_asking_config, quic_server_config,
     rustls_asking_config, rustls_server_config,

@@ -131,6 +131,7 @@ impl ConnectIp {
         let value = encoded(list.iter().chain(last).copied());
         self.send(capsule::ADDRESS_ASSIGN, &value);
         list.retain(|a| !a.is_refusal());
+        list.shrink_to_fit();
         self.to_peer.set = list.iter().map(|a| a.prefix).collect();
         self.to_peer.list = list;
         self.accept_sources();

@@ -52,6 +52,8 @@ impl FromIterator<Prefix> for PrefixSet {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let mut set = Self::default();
         prefixes.into_iter().for_each(|p| set.insert(p));
+        set.v4.shrink_to_fit();
+        set.v6.shrink_to_fit();
         set
     }
 }

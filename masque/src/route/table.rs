@@ -39,6 +39,8 @@ impl RouteTable {
                 _ => {}
             }
         }
+        trim(&mut table.v4);
+        trim(&mut table.v6);
         table
     }
 
@@ -63,6 +65,11 @@ fn insert<T>(groups: &mut Vec<Group<T>>, protocol: u8, range: (T, T)) {
         Some(group) if group.protocol == protocol => group.ranges.push(range),
         _ => groups.push(Group { protocol, ranges: vec![range] }),
     }
+}
+
+fn trim<T>(groups: &mut Vec<Group<T>>) {
+    groups.iter_mut().for_each(|group| group.ranges.shrink_to_fit());
+    groups.shrink_to_fit();
 }
 
 #[inline]

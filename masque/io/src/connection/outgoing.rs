@@ -135,6 +135,10 @@ impl Outgoing {
     }
 
     fn drained(&mut self) -> Progress {
+        if self.pieces.is_empty() {
+            // A tunnel says a few words at its beginning and stays for hours.
+            self.pieces = VecDeque::new();
+        }
         let writable = self.full && self.queued <= LOW_WATER;
         if writable {
             self.full = false;

@@ -11,6 +11,7 @@ use super::gate::program::assemble;
 use super::{App, ConnId, DoorStats, Endpoint, largest_payload};
 use crate::cid::Cid;
 use crate::clock;
+use crate::tls::shed_handshake;
 
 /// Room for a Retry packet: its header, two connection ids, the token, the integrity tag; bytes.
 const RETRY: usize = 256;
@@ -85,13 +86,14 @@ impl Endpoint {
         let odcid = original.map(Cid::to_quic);
         let accepted =
             quiche::accept_with_buf_factory(&scid.to_quic(), odcid.as_ref(), to, from, config);
-        let quic = match accepted {
+        let mut quic = match accepted {
             Ok(quic) => quic,
             Err(error) => {
                 debug!(%error, "a connection was not accepted");
                 return None;
             }
         };
+        shed_handshake(quic.as_mut());
         let cids = [scid, dcid];
         let id = self.insert(quic, if original.is_some() { &cids[..1] } else { &cids });
         let source = Subnet::of(from);
@@ -134,8 +136,8 @@ impl Endpoint {
 
     /// Drops a connection whose first packet was none: nobody heard of it, and nobody will.
     pub(super) fn drop_garbage(&mut self, id: ConnId) {
-        let is_new = |conn: &crate::Connection| conn.shaking && conn.quic.stats().recv == 0;
-        if !self.conns.get(&id).is_some_and(is_new) {
+        let conn = self.conns.get(&id);
+        if !conn.is_some_and(|conn| conn.shaking && conn.quic.stats().recv == 0) {
             return;
         }
         if let Some(conn) = self.conns.remove(&id) {

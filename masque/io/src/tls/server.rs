@@ -8,6 +8,7 @@ use boring::ssl::{
     NameType, SslContext, SslContextBuilder, SslMethod, SslRef, SslVerifyMode, SslVersion,
 };
 use boring::x509::X509;
+use foreign_types::ForeignTypeRef as _;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -234,6 +235,13 @@ pub(super) fn present(tls: &mut SslContextBuilder, certified: &Certified) -> Res
     }
     tls.set_private_key(PKey::private_key_from_pem(&certified.key_pem)?.as_ref())?;
     Ok(tls.check_private_key()?)
+}
+
+/// Lets a server's connection drop what only its handshake needs as soon as that is done: its copies
+/// of the certificate, the ciphers, the groups; more than a kilobyte.
+pub(crate) fn shed_handshake(ssl: &mut SslRef) {
+    // SAFETY: the SSL is live and ours alone. The call sets a flag in it.
+    unsafe { boring_sys::SSL_set_shed_handshake_config(ssl.as_ptr(), 1) }
 }
 
 pub(super) fn tls13() -> Result<SslContextBuilder, TlsError> {
