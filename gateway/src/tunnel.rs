@@ -60,43 +60,40 @@ pub(crate) enum Ready {
     Ip(ip::Scope),
 }
 
+/// What a request says beside what it asks for.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// The bond the client offers.
+    pub(crate) offer: Option<Offer>,
+    /// The client has padded its request.
+    pub(crate) padded: bool,
+}
+
 /// A tunnel on its way: its name is being resolved, its target dialled.
 pub(crate) struct Opening {
     pub(crate) owner: Owner,
     /// The peer has nothing more to send.
     pub(crate) ended: bool,
-    /// The bond the client offers.
-    pub(crate) offer: Option<Offer>,
-    /// The client has padded its request.
-    pub(crate) padded: bool,
+    pub(crate) wishes: Wishes,
     early: Vec<Bytes>,
     early_bytes: usize,
-    _task: Task,
+    _task: Option<Task>,
 }
 
 impl Opening {
-    pub(crate) fn start(
-        key: Key,
-        ask: Ask,
-        owner: Owner,
-        ended: bool,
-        shared: Everything,
-        told: &Told,
-    ) -> Self {
+    /// Nothing is known yet of where it leads.
+    pub(crate) fn new(owner: Owner, wishes: Wishes, ended: bool) -> Self {
+        Self { owner, ended, wishes, early: Vec::new(), early_bytes: 0, _task: None }
+    }
+
+    /// Resolves and dials beside the worker, which hears of the outcome.
+    pub(crate) fn start(mut self, key: Key, ask: Ask, shared: Everything, told: &Told) -> Self {
         let told = told.what.clone();
-        let task = Task::spawn(async move {
+        self._task = Some(Task::spawn(async move {
             let ready = open(ask, &shared).await;
             let _ = told.send((key, What::Ready(Box::new(ready))));
-        });
-        Self {
-            owner,
-            ended,
-            offer: None,
-            padded: false,
-            early: Vec::new(),
-            early_bytes: 0,
-            _task: task,
-        }
+        }));
+        self
     }
 
     /// Keeps a datagram that came before its tunnel was open; `false` if there is no room.
@@ -109,9 +106,19 @@ impl Opening {
         fits
     }
 
-    /// Who it belongs to, and the datagrams kept.
-    pub(crate) fn finish(self) -> (Owner, Vec<Bytes>) {
-        (self.owner, self.early)
+    /// Who it belongs to, what the request said, and the datagrams kept.
+    pub(crate) fn finish(self) -> (Owner, Wishes, Vec<Bytes>) {
+        (self.owner, self.wishes, self.early)
+    }
+}
+
+/// What needs no looking up; the rest is given back.
+pub(crate) fn at_once(ask: Ask) -> Result<Ready, Ask> {
+    match ask {
+        Ask::ConnectIp { target: Target::Any, ipproto } => {
+            Ok(Ready::Ip(ip::Scope { targets: None, ipproto }))
+        }
+        ask => Err(ask),
     }
 }
 

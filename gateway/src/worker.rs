@@ -308,8 +308,12 @@ impl Worker {
             for key in self.streams.ended(now) {
                 self.with(key, |streams, conn| streams.withdraw(conn, key.1));
             }
-            for key in self.streams.ip_sessions() {
-                self.with(key, |streams, conn| streams.check_path(conn, key.1));
+            for key in self.streams.unchecked() {
+                if let Some(conn) = self.endpoint.get(key.0)
+                    && self.streams.check_path(conn, key.1)
+                {
+                    self.endpoint.touch(key.0);
+                }
             }
         }
         self.streams.ctx.up.send(&self.streams.ctx.counters);

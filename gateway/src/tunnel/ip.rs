@@ -46,6 +46,8 @@ pub(crate) struct IpFlow {
     /// When addresses are given unasked.
     pub(crate) due: Option<Instant>,
     without_v6: bool,
+    /// The longest payload that was found enough for what is assigned.
+    checked: Option<usize>,
     pub(crate) since: Instant,
     /// The resilience layer, where it was negotiated.
     layer: Option<Box<bond::Layer>>,
@@ -80,8 +82,9 @@ impl IpFlow {
         });
         let (slot, assigned) = (None, Vec::new());
         let (due, since) = (Some(ctx.now + PATIENCE), ctx.now);
-        let (without_v6, layer) = (false, None);
-        let mut flow = Self { owner, key, session, slot, assigned, due, without_v6, since, layer };
+        let (without_v6, checked, layer) = (false, None, None);
+        let mut flow =
+            Self { owner, key, session, slot, assigned, due, without_v6, checked, since, layer };
         flow.advertise(&pool.plan);
         let dns = &ctx.shared.config.tunnel.dns;
         if !dns.is_empty() {
@@ -267,7 +270,7 @@ impl IpFlow {
 
     /// Answers address requests; none at all means both families, unasked.
     fn lease(&mut self, requests: &[RequestedAddress], ctx: &mut Ctx) {
-        self.due = None;
+        (self.due, self.checked) = (None, None);
         let shared = ctx.shared.clone();
         let Some(pool) = &shared.pool else { return };
         let plan = &pool.plan;
@@ -340,19 +343,29 @@ impl IpFlow {
         }
     }
 
+    /// Whether [`IpFlow::check_path`] has something to find out: a path whose size was not known
+    /// yet, or a bond whose packets have another size now. A connection tells of other changes.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        let changed =
+            |layer: &bond::Layer| layer.bonded.known_packet().map(|max| max + 1) != self.checked;
+        let changed = || self.layer.as_deref().is_some_and(changed);
+        !self.without_v6 && (self.checked.is_none() || changed())
+    }
+
     /// Once the path's size is known and IPv6's least does not fit, IPv6 is taken back: a link that
-    /// carries it must carry 1280 bytes (RFC 9484 §7.1).
+    /// carries it must carry 1280 bytes (RFC 9484 §7.1). Says whether it was.
     pub(crate) fn check_path(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
         ctx: &mut Ctx,
-    ) -> Result<(), End> {
+    ) -> Result<bool, End> {
         let Some(max) = self.known_payload(conn).filter(|_| !self.without_v6) else {
-            return Ok(());
+            return Ok(false);
         };
-        let Err(error) = self.session.check_mtu(max) else { return Ok(()) };
+        self.checked = Some(max);
+        let Err(error) = self.session.check_mtu(max) else { return Ok(false) };
         let shared = ctx.shared.clone();
-        let Some(pool) = &shared.pool else { return Ok(()) };
+        let Some(pool) = &shared.pool else { return Ok(false) };
         if pool.plan.nets().all(|net| net.addr.is_ipv6()) {
             return Err(error.into());
         }
@@ -360,7 +373,7 @@ impl IpFlow {
         self.assigned.retain(|a| a.prefix.addr.is_ipv4());
         self.session.assign(self.assigned.clone());
         self.advertise(&pool.plan);
-        self.settle(conn, ctx)
+        self.settle(conn, ctx).map(|()| true)
     }
 
     /// The client is done.

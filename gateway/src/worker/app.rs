@@ -25,19 +25,19 @@ use crate::router::{Credentials, Examined, Route, route};
 use crate::tunnel::ip::bond::Bonds;
 use crate::tunnel::ip::{IpFlow, NO_POOL};
 use crate::tunnel::udp::UdpFlow;
-use crate::tunnel::{End, Opening, Owner, Ready, accepted, refused, tcp};
+use crate::tunnel::{End, Opening, Owner, Ready, Wishes, accepted, at_once, refused, tcp};
 use bonds::Joined;
 
 /// Requests a client may reset within [`RESET_WINDOW`] before its connection is closed.
 const MAX_RESETS: u32 = 500;
 const RESET_WINDOW: Duration = Duration::from_secs(10);
 
-/// What a request stream is.
+/// What a request stream is. Boxed throughout: each connection has a table with room for several.
 pub(super) enum Flow {
-    Site(Pipe),
-    Opening(Opening),
+    Site(Box<Pipe>),
+    Opening(Box<Opening>),
     Udp(Box<UdpFlow>),
-    Tcp(Owner, Pipe),
+    Tcp(Box<Owner>, Box<Pipe>),
     Ip(Box<IpFlow>),
     Joined(Box<Joined>),
 }
@@ -101,20 +101,14 @@ impl App for Streams {
                     pipe.writable();
                 }
             }
-            Event::PathMtu { .. } => {
-                for key in self.ip_sessions() {
-                    if key.0 == conn.id() {
-                        self.check_path(conn, key.1);
-                    }
-                }
-            }
+            Event::PathMtu { .. } | Event::Migrated => self.check_paths_of(conn),
             Event::Closed(closed) => {
                 if closed.established {
                     self.ctx.counters.connections.sub(1);
                 }
                 self.gone(conn.id());
             }
-            Event::Settings | Event::Migrated | Event::GoAway => {}
+            Event::Settings | Event::GoAway => {}
         }
     }
 }
@@ -228,11 +222,8 @@ impl Streams {
         match route(&head, credentials, &shared.templates, &shared.accounts, conn, now) {
             Route::Site(examined) => self.site(conn, stream, headers, fin, examined, arrived),
             Route::Tunnel(ask, grant) => {
-                self.open(conn, stream, ask, grant, fin);
-                if let Some(Flow::Opening(opening)) = self.flow(conn, stream) {
-                    opening.offer = offer;
-                    opening.padded = fields().any(|(name, _)| name == PADDING.as_bytes());
-                }
+                let padded = fields().any(|(name, _)| name == PADDING.as_bytes());
+                self.open(conn, stream, ask, grant, Wishes { offer, padded }, fin);
             }
             Route::Refuse(status, refusal) => self.refuse(conn, stream, status, &refusal),
         }
@@ -259,7 +250,7 @@ impl Streams {
             site::answer(site, request, !fin, arrived, ends)
         });
         pipe.examined = examined;
-        self.insert(key, Flow::Site(pipe));
+        self.insert(key, Flow::Site(Box::new(pipe)));
     }
 
     /// The work of looking at credentials, where it was not done.
@@ -277,6 +268,7 @@ impl Streams {
         stream: u64,
         ask: Ask,
         grant: Grant,
+        wishes: Wishes,
         fin: bool,
     ) {
         let key = (conn.id(), stream);
@@ -291,9 +283,14 @@ impl Streams {
             return self.refuse(conn, stream, refusal.error.status(), &refusal);
         };
         let owner = Owner { grant, _flow: flow };
-        let shared = self.ctx.shared.clone();
-        let opening = Opening::start(key, ask, owner, fin, shared, &self.ctx.told);
-        self.insert(key, Flow::Opening(opening));
+        let opening = Opening::new(owner, wishes, fin);
+        match at_once(ask) {
+            Ok(ready) => self.opened(conn, stream, opening, Ok(ready)),
+            Err(ask) => {
+                let opening = opening.start(key, ask, self.ctx.shared.clone(), &self.ctx.told);
+                self.insert(key, Flow::Opening(Box::new(opening)));
+            }
+        }
     }
 
     fn refuse(
@@ -442,11 +439,21 @@ impl Streams {
         stream: u64,
         ready: Result<Ready, Refusal>,
     ) {
-        let key = (conn.id(), stream);
-        let Some(peer) = self.peers.get_mut(&key.0) else { return };
+        let Some(peer) = self.peers.get_mut(&conn.id()) else { return };
         let Some(Flow::Opening(opening)) = peer.streams.remove(&stream) else { return };
-        let (ended, offer, padded) = (opening.ended, opening.offer, opening.padded);
-        let (owner, early) = opening.finish();
+        self.opened(conn, stream, *opening, ready);
+    }
+
+    fn opened(
+        &mut self,
+        conn: &mut (impl Carrier + ?Sized),
+        stream: u64,
+        opening: Opening,
+        ready: Result<Ready, Refusal>,
+    ) {
+        let key = (conn.id(), stream);
+        let ended = opening.ended;
+        let (owner, Wishes { offer, padded }, early) = opening.finish();
         let domain = &self.ctx.shared.config.domain;
         match ready {
             Err(refusal) => {
@@ -464,7 +471,7 @@ impl Streams {
                 let meter = tcp::Meter::new(&owner.grant, self.ctx.counters.clone());
                 let pipe =
                     Pipe::start(key, &self.ctx.told, ended, |ends| tcp::copy(target, ends, meter));
-                self.insert(key, Flow::Tcp(owner, pipe));
+                self.insert(key, Flow::Tcp(Box::new(owner), Box::new(pipe)));
             }
             Ok(Ready::Ip(scope)) => {
                 let shared = self.ctx.shared.clone();

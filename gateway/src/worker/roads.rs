@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use crate::accounts::Grant;
-use crate::tunnel::End;
+use crate::tunnel::{End, Wishes};
 
 /// Bytes a client may send ahead while its tunnel is being opened; more ends it.
 const AHEAD: usize = 256 * 1024;
@@ -55,7 +55,7 @@ impl Worker {
         match up {
             Up::Open(opened) => {
                 let Opened { ask, grant, mut road } = *opened;
-                self.streams.open(&mut road, 0, ask, grant, false);
+                self.streams.open(&mut road, 0, ask, grant, Wishes::default(), false);
                 self.roads.insert(id, road);
             }
             Up::Body(bytes) => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bauta_masque_io::{Carrier, DatagramBuf, clock};
+use bauta_masque_io::{Carrier, Connection, DatagramBuf, clock};
 
 use super::{Flow, Streams, close};
 use crate::tunnel::{End, Owner};
@@ -33,17 +33,32 @@ impl Streams {
         }
     }
 
-    /// See [`IpFlow::check_path`].
+    /// See [`IpFlow::check_path`]; whether there is something to be sent now.
     pub(in crate::worker) fn check_path(
         &mut self,
         conn: &mut (impl Carrier + ?Sized),
         stream: u64,
-    ) {
+    ) -> bool {
         let peer = self.peers.get_mut(&conn.id());
-        if let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream))
-            && let Err(end) = flow.check_path(conn, &mut self.ctx)
-        {
-            self.end(conn, stream, end);
+        let Some(Flow::Ip(flow)) = peer.and_then(|peer| peer.streams.get_mut(&stream)) else {
+            return false;
+        };
+        match flow.check_path(conn, &mut self.ctx) {
+            Ok(spoke) => spoke,
+            Err(end) => {
+                self.end(conn, stream, end);
+                true
+            }
+        }
+    }
+
+    /// The same for each session on a connection.
+    pub(super) fn check_paths_of(&mut self, conn: &mut Connection) {
+        let streams = self.peers.get(&conn.id()).map(|peer| &peer.streams);
+        let ip = |(stream, flow): (&u64, &Flow)| matches!(flow, Flow::Ip(_)).then_some(*stream);
+        let streams: Vec<u64> = streams.into_iter().flatten().filter_map(ip).collect();
+        for stream in streams {
+            self.check_path(conn, stream);
         }
     }
 
@@ -80,9 +95,10 @@ impl Streams {
         self.each().filter(|(_, flow)| over(flow)).map(|(key, _)| key).collect()
     }
 
-    /// The CONNECT-IP sessions.
-    pub(in crate::worker) fn ip_sessions(&self) -> Vec<Key> {
-        self.each().filter(|(_, flow)| matches!(flow, Flow::Ip(_))).map(|(key, _)| key).collect()
+    /// The CONNECT-IP sessions whose path is to be looked at.
+    pub(in crate::worker) fn unchecked(&self) -> Vec<Key> {
+        let unchecked = |flow: &Flow| matches!(flow, Flow::Ip(flow) if flow.is_unchecked());
+        self.each().filter(|(_, flow)| unchecked(flow)).map(|(key, _)| key).collect()
     }
 
     /// Gives every lease back, so that it is remembered.

@@ -26,9 +26,10 @@ impl Connection {
             }
             app.event(self, Event::Established);
         }
+        // What the path carries is to be known to those who take a request that came over it.
+        self.poll_paths(app);
         self.poll_h3(app);
         self.poll_datagrams(app);
-        self.poll_paths(app);
         self.poll_writable(app);
     }
 
