@@ -5,7 +5,7 @@
 
 mod leases;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -160,12 +160,23 @@ pub enum Refused {
     Exhausted,
 }
 
-/// The leases. Control path only.
+/// Free leases by when they were last used, oldest first.
+type Free = BTreeSet<(u64, Slot)>;
+
+/// What an account has of the pool.
+#[derive(Debug, Default)]
+struct Own {
+    held: usize,
+    free: Free,
+}
+
+/// The leases. Control path only; nothing in it takes longer for there being many.
 #[derive(Debug)]
 pub struct Pool {
     plan: Plan,
     leases: HashMap<Slot, Lease>,
-    by_account: HashMap<String, Vec<Slot>>,
+    by_account: HashMap<String, Own>,
+    free: Free,
     /// Every slot below was leased once.
     fresh: Slot,
     changed: bool,
@@ -174,8 +185,8 @@ pub struct Pool {
 impl Pool {
     /// A pool without leases.
     pub fn new(plan: Plan) -> Self {
-        let leases = HashMap::new();
-        Self { plan, leases, by_account: HashMap::new(), fresh: GATEWAY + 1, changed: false }
+        let (leases, by_account, free) = (HashMap::new(), HashMap::new(), Free::new());
+        Self { plan, leases, by_account, free, fresh: GATEWAY + 1, changed: false }
     }
 
     /// Leases a slot to `account` for the session at `holder`: the preferred one if it is the
@@ -203,25 +214,20 @@ impl Pool {
             Some(slot) => slot,
             None => self.unused().or_else(|| self.oldest_free()).ok_or(Refused::Exhausted)?,
         };
-        let lease = Lease { account: account.to_owned(), used: now, holder: Some(holder) };
-        let old = self.leases.insert(slot, lease);
-        if old.as_ref().is_none_or(|old| old.account != account) {
-            if let Some(old) = &old {
-                self.disown(&old.account, slot);
-            }
-            self.by_account.entry(account.to_owned()).or_default().push(slot);
-        }
+        let old = self.take(slot);
+        self.put(slot, Lease { account: account.to_owned(), used: now, holder: Some(holder) });
         self.changed = true;
         Ok(Granted { slot, displaced: old.and_then(|old| old.holder).filter(|old| *old != holder) })
     }
 
     /// Gives a lease back, if `holder` still has it; it stays remembered for its account.
     pub fn release(&mut self, slot: Slot, holder: Holder, now: u64) -> bool {
-        let Some(lease) = self.leases.get_mut(&slot).filter(|l| l.holder == Some(holder)) else {
+        if self.leases.get(&slot).is_none_or(|lease| lease.holder != Some(holder)) {
             return false;
-        };
-        lease.holder = None;
-        lease.used = now;
+        }
+        if let Some(lease) = self.take(slot) {
+            self.put(slot, Lease { used: now, holder: None, ..lease });
+        }
         self.changed = true;
         true
     }
@@ -235,21 +241,16 @@ impl Pool {
 
     /// Leases held now.
     pub fn held(&self) -> usize {
-        self.leases.values().filter(|lease| lease.holder.is_some()).count()
+        self.leases.len() - self.free.len()
     }
 
     /// Leases `account` holds now.
     pub fn held_by(&self, account: &str) -> usize {
-        let slots = self.by_account.get(account).into_iter().flatten();
-        slots.filter(|slot| self.leases.get(slot).is_some_and(|l| l.holder.is_some())).count()
+        self.by_account.get(account).map_or(0, |own| own.held)
     }
 
     fn recent(&self, account: &str) -> Option<Slot> {
-        let slots = self.by_account.get(account)?.iter();
-        let free = slots.filter_map(|slot| self.leases.get(slot).map(|lease| (*slot, lease)));
-        free.filter(|(_, lease)| lease.holder.is_none())
-            .max_by_key(|(slot, lease)| (lease.used, *slot))
-            .map(|(slot, _)| slot)
+        self.by_account.get(account)?.free.last().map(|(_, slot)| *slot)
     }
 
     fn unused(&mut self) -> Option<Slot> {
@@ -264,17 +265,37 @@ impl Pool {
     }
 
     fn oldest_free(&self) -> Option<Slot> {
-        let free = self.leases.iter().filter(|(_, lease)| lease.holder.is_none());
-        free.min_by_key(|(slot, lease)| (lease.used, **slot)).map(|(slot, _)| *slot)
+        self.free.first().map(|(_, slot)| *slot)
     }
 
-    fn disown(&mut self, account: &str, slot: Slot) {
-        if let Some(slots) = self.by_account.get_mut(account) {
-            slots.retain(|other| *other != slot);
-            if slots.is_empty() {
-                self.by_account.remove(account);
+    /// Enters a lease of a slot that has none.
+    fn put(&mut self, slot: Slot, lease: Lease) {
+        let own = self.by_account.entry(lease.account.clone()).or_default();
+        if lease.holder.is_some() {
+            own.held += 1;
+        } else {
+            own.free.insert((lease.used, slot));
+            self.free.insert((lease.used, slot));
+        }
+        self.leases.insert(slot, lease);
+    }
+
+    /// Strikes a slot's lease out.
+    fn take(&mut self, slot: Slot) -> Option<Lease> {
+        let lease = self.leases.remove(&slot)?;
+        let free = (lease.used, slot);
+        self.free.remove(&free);
+        if let Some(own) = self.by_account.get_mut(&lease.account) {
+            if lease.holder.is_some() {
+                own.held -= 1;
+            } else {
+                own.free.remove(&free);
+            }
+            if own.held == 0 && own.free.is_empty() {
+                self.by_account.remove(&lease.account);
             }
         }
+        Some(lease)
     }
 }
 

@@ -61,8 +61,7 @@ impl Pool {
     fn restore(&mut self, Remembered { slot, account, used }: Remembered) {
         let in_range = (GATEWAY + 1..self.plan.slots()).contains(&slot);
         if in_range && !self.leases.contains_key(&slot) {
-            self.by_account.entry(account.clone()).or_default().push(slot);
-            self.leases.insert(slot, Lease { account, used, holder: None });
+            self.put(slot, Lease { account, used, holder: None });
         }
     }
 

@@ -112,3 +112,39 @@ fn neighbours_have_queues_of_their_own() {
     assert_eq!(lanes, [2, 3, 0, 1]);
     assert!((0..9).all(|slot| lane(slot, 1) == 0));
 }
+
+/// The books agree with the leases after a long random life.
+#[test]
+fn what_is_counted_is_what_is_there() {
+    let mut pool = Pool::new(plan("10.0.0.0/26"));
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut held: Vec<(Slot, Holder)> = Vec::new();
+    for step in 0..20_000 {
+        let account = format!("user{}", random(30));
+        if random(2) == 0 && !held.is_empty() {
+            let (slot, holder) = held.swap_remove(random(held.len() as u64) as usize);
+            assert!(pool.release(slot, holder, step));
+        } else {
+            let preferred = (random(3) == 0).then(|| random(70) as Slot);
+            if let Ok(granted) = pool.acquire(&account, preferred, holder(step), 4, step) {
+                held.retain(|(slot, _)| *slot != granted.slot);
+                held.push((granted.slot, holder(step)));
+            }
+        }
+        assert_eq!(pool.held(), held.len());
+    }
+    for user in 0..30 {
+        let name = format!("user{user}");
+        let of = |held: bool| {
+            let leases = pool.leases.values();
+            leases.filter(|l| l.account == name && l.holder.is_some() == held).count()
+        };
+        assert_eq!(pool.held_by(&name), of(true));
+        assert_eq!(pool.by_account.get(&name).map_or(0, |own| own.free.len()), of(false));
+    }
+}
