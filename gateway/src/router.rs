@@ -55,7 +55,8 @@ impl<'a> Credentials<'a> {
         credentials
     }
 
-    /// Every kind is tried, always, so that it takes as long whichever is there.
+    /// Every kind is tried, so that it takes as long whichever is there: but for who is let in by a
+    /// token, who sees that anyway, and pays for no signature that is not there.
     fn grant(
         &self,
         head: &Head<'_>,
@@ -65,10 +66,14 @@ impl<'a> Credentials<'a> {
     ) -> Option<Grant> {
         let proxy = accounts.authenticate(self.proxy_authorization, now);
         let origin = accounts.authenticate(self.authorization, now);
+        let token = proxy.or(origin);
+        if token.is_some() && self.concealed().is_none() {
+            return token;
+        }
         let target = head.authority.and_then(|authority| Origin::of(head.scheme, authority));
         let concealed = accounts.authenticate_concealed(self.concealed(), target, tls, now);
         let shown = accounts.authenticate_certificate(tls.peer_spki(), now);
-        concealed.or(proxy).or(origin).or(shown)
+        concealed.or(token).or(shown)
     }
 
     fn concealed(&self) -> Option<&'a [u8]> {
