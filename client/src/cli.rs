@@ -8,6 +8,7 @@ use crate::{
     config::{PolicyName, ShapeName},
     dial::Target,
     interfaces::PathName,
+    rate::Rate,
     stage::exit,
 };
 
@@ -62,6 +63,10 @@ pub enum Command {
         /// Which packets are as large as a browser's; `start` by default.
         #[arg(long, value_name = "SHAPE")]
         shape: Option<ShapeName>,
+        /// What the tunnel never exceeds, each way, repair included, such as 50mbit; as fast as the network
+        /// allows by default.
+        #[arg(long, value_name = "RATE")]
+        rate: Option<Rate>,
     },
     /// Take the tunnel down and restore everything, also after a crash.
     Down,

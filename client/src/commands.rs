@@ -52,9 +52,12 @@ const POLL: Duration = Duration::from_millis(50);
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
     let sources = sources(&cli);
     match cli.command {
-        Command::Up { link, detach, paths, policy, shape } => {
-            up(Sources { paths, policy, shape, ..sources }, cli.link_file.as_deref(), link, detach)
-        }
+        Command::Up { link, detach, paths, policy, shape, rate } => up(
+            Sources { paths, policy, shape, rate, ..sources },
+            cli.link_file.as_deref(),
+            link,
+            detach,
+        ),
         Command::Down => block_on(down(&sources)),
         Command::Status { json, watch } => block_on(status(&sources, json, watch)),
         Command::Forward { protocol, local, target } => {
@@ -103,6 +106,7 @@ fn sources(cli: &Cli) -> Sources {
         paths: Vec::new(),
         policy: None,
         shape: None,
+        rate: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     key::{self, Credential},
     link::{Link, LinkError, MAX_LINK, Pin, Server},
     net::Net,
+    rate::Rate,
     secret::{MAX_TOKEN, Token},
     tcp::Transport,
 };
@@ -114,6 +115,8 @@ pub struct File {
     resilience: Option<bool>,
     paths: Vec<PathName>,
     policy: Option<PolicyName>,
+    #[serde(deserialize_with = "parsed")]
+    rate: Option<Rate>,
     proxy: Proxy,
 }
 
@@ -184,6 +187,8 @@ pub struct Settings {
     pub paths: Paths,
     /// How packets are spread over them.
     pub policy: Policy,
+    /// What the tunnel is not to exceed, each way, bits a second.
+    pub rate: Option<u64>,
     /// The local proxies.
     pub proxy: Proxy,
 }
@@ -209,6 +214,8 @@ pub struct Sources {
     pub policy: Option<PolicyName>,
     /// `--shape`, instead of the file's.
     pub shape: Option<ShapeName>,
+    /// `--rate`, instead of the file's.
+    pub rate: Option<Rate>,
 }
 
 /// The folder for state when none is given.
@@ -237,6 +244,7 @@ impl Sources {
         }
         file.policy = self.policy.or(file.policy);
         file.shape = self.shape.unwrap_or(file.shape);
+        file.rate = self.rate.or(file.rate);
         Ok(file)
     }
 
@@ -348,6 +356,9 @@ impl File {
         if paths != Paths::Routed && !resilience {
             return Err(missing("`paths` needs `resilience = true`"));
         }
+        if self.rate.is_some() && !resilience {
+            return Err(missing("`rate` needs `resilience = true`"));
+        }
         let mark = self.mark.map_or_else(|| mark_of(&name), |mark| mark.0);
         Ok(Settings {
             sni: link.sni.unwrap_or_else(|| link.server.host.clone()),
@@ -379,6 +390,7 @@ impl File {
             resilience,
             paths,
             policy: self.policy.map_or_else(Policy::default, Policy::from),
+            rate: self.rate.map(|rate| rate.0),
             proxy: self.proxy,
             name,
         })
@@ -494,91 +506,4 @@ bounded!(PacketLimit, u64, "a packet limit", MIN_PACKET_LIMIT..=AEAD_LIMIT);
 bounded!(Seconds, u64, "a keep-alive in seconds", 1..=600);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(text: &str) -> Result<Settings, ConfigError> {
-        let file = File::parse(text, Path::new("t.toml"))?;
-        let link = file.link.clone();
-        file.settle(link)
-    }
-
-    fn error(text: &str) -> String {
-        settings(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_link_is_enough() {
-        let s = settings("link = 'bauta://tok@vpn.example'").unwrap();
-        assert_eq!((s.sni.as_str(), s.name.as_str(), s.mark), ("vpn.example", "bauta0", 0xba00));
-        assert_eq!(s.kill_switch, None);
-    }
-
-    #[test]
-    fn a_server_and_a_token_are_enough() {
-        let s =
-            settings("server = 'vpn.example:8443'\ntoken = 'tok'\nsni = 'site.example'").unwrap();
-        assert_eq!((s.server.port, s.sni.as_str()), (8443, "site.example"));
-    }
-
-    #[test]
-    fn errors_name_file_line_and_column() {
-        assert!(error("a = 1").starts_with("t.toml:1:1: unknown field `a`"), "{}", error("a = 1"));
-        assert!(
-            error("server = 'x'\nmtu = 5").starts_with("t.toml:2:7: an MTU is from 576 to 9000")
-        );
-        assert!(
-            error("\n  link = 'bauta://tok@'").starts_with("t.toml:2:10: the link is not right")
-        );
-        assert!(error("name = 'a/b'").contains("cannot name an interface"));
-        assert!(error("exclude = ['10.1.0.0/8']").contains("begins at 10.0.0.0"));
-        assert!(error("[proxy]\nsocks = 'x'").starts_with("t.toml:2:9"));
-        assert!(error("server = [").starts_with("t.toml:1:"));
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        assert!(error("").contains("no gateway"));
-        assert!(error("server = 'h'\nkey_file = '/nowhere/key'").contains("has no token"));
-        assert!(
-            error("link = 'bauta://h'\nkey_file = '/nowhere/key'")
-                .contains("`bauta key` makes one")
-        );
-        assert!(error("server='h'\ntoken='t'\ntoken_file='/x'").contains("exclude"));
-        assert!(error("link='bauta://t@h'\nipv4=false\nipv6=false").contains("both off"));
-    }
-
-    #[test]
-    fn the_token_never_shows_in_errors_or_debug() {
-        for text in
-            ["token = 'hush hush'", "link = 'bauta://hush@h:0'", "link = 'bauta://hush@h?x=1'"]
-        {
-            assert!(!error(text).contains("hush"), "{}", error(text));
-        }
-        assert!(!format!("{:?}", settings("link='bauta://hush@h'").unwrap()).contains("hush"));
-    }
-
-    #[test]
-    fn tunnels_have_marks_of_their_own() {
-        assert_eq!((mark_of("bauta0"), mark_of("bauta7")), (0xba00, 0xba07));
-        assert_ne!(mark_of("home"), mark_of("work"));
-    }
-
-    #[test]
-    fn the_sample_configuration_loads() {
-        let sample = include_str!("../../deploy/bauta.example.toml");
-        settings(sample).unwrap();
-        // Every setting is shown, commented out or not: uncommented they must load as well.
-        let all: String = sample
-            .lines()
-            .map(|line| {
-                line.strip_prefix("#")
-                    .filter(|l| l.contains(" = ") || l.starts_with('['))
-                    .unwrap_or(line)
-            })
-            .filter(|line| !line.starts_with("link = "))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        File::parse(&all, Path::new("bauta.example.toml")).unwrap();
-    }
-}
+mod tests;

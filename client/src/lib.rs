@@ -31,6 +31,7 @@ pub mod liveness;
 pub mod net;
 pub mod proxy;
 pub mod quic;
+pub mod rate;
 pub mod resolve;
 pub mod routes;
 pub mod secret;

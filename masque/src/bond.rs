@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use bauta_fec::Codec;
 use bytes::Bytes;
 
+mod cap;
 pub mod capsules;
 mod classify;
 mod control;
@@ -57,6 +58,7 @@ pub use types::{
     QuicStats, Received,
 };
 
+use cap::Cap;
 use capsules::BondCapsule;
 use path::Path;
 use pool::Pool;
@@ -92,6 +94,7 @@ pub struct Bond {
     judge_due: Option<u64>,
     missing: u64,
     copies: Copies,
+    cap: Option<Cap>,
     outgoing: repair::Outgoing,
     incoming: repair::Incoming,
     reorder: Reorder,
@@ -128,6 +131,7 @@ impl Bond {
             judge_due: None,
             missing: 0,
             copies: Copies::default(),
+            cap: config.cap.map(Cap::new),
             outgoing: repair::Outgoing::new(codec, config.budget),
             incoming: repair::Incoming::new(),
             reorder: Reorder::new(config.window),
@@ -185,7 +189,7 @@ impl Bond {
         let due = [
             self.send_due(),
             self.feedback.due,
-            self.copies.due(),
+            self.copies.due().map(|due| due.max(self.open_at())),
             self.reorder.deadline(self.patience()),
             self.silence_due(),
             self.judge_due,

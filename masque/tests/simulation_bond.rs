@@ -112,6 +112,29 @@ fn a_declared_cap_is_never_exceeded() {
 }
 
 #[test]
+fn a_declared_cap_holds_for_all_paths_together_and_without_loss() {
+    let tune = |c: &mut bauta_masque::bond::Config| c.cap = Some(20_000_000);
+    for paths in [1, 2] {
+        for loss in [0.0, 0.02] {
+            let specs = vec![Spec::new(50.0, 10.0).loss(loss); paths];
+            let mut world = World::new(1, &specs, tune);
+            world.run_until(1.0);
+            let flow = world.tcp(None);
+            let sent = |w: &World| w.links.iter().map(|l| l[0].bytes).sum::<u64>();
+            let mut before = sent(&world);
+            for second in 2..8 {
+                world.run_until(f64::from(second));
+                let rate = mbit(sent(&world) - before, 1.0);
+                assert!(rate < 20.1, "{rate} Mbit/s on {paths} paths at {loss}");
+                before = sent(&world);
+            }
+            let rate = mbit(world.delivered(flow), 7.0);
+            assert!(rate > 13.0, "{rate} Mbit/s on {paths} paths at {loss}");
+        }
+    }
+}
+
+#[test]
 fn two_paths_carry_what_both_carry() {
     let specs = [Spec::new(45.0, 10.0), Spec::new(25.0, 30.0)];
     let mut world = World::new(1, &specs, |_| ());

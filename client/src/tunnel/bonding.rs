@@ -23,7 +23,7 @@ const MAX_WAITING: usize = 2048;
 /// What this client offers.
 pub(super) fn offer(settings: &Settings, join: bool) -> Option<Offer> {
     let paths = if settings.paths == Paths::Routed { 1 } else { MAX_PATHS as u8 };
-    settings.resilience.then(|| Offer { paths, join, ..Offer::default() })
+    settings.resilience.then(|| Offer { paths, join, rate: settings.rate, ..Offer::default() })
 }
 
 /// What was agreed upon by an answer's header, and how many workers the gateway has.

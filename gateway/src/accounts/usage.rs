@@ -33,6 +33,11 @@ impl Usage {
         self.down.rate.store(rate.unwrap_or(0), Relaxed);
     }
 
+    /// The rate of each direction, bits a second, if there is one.
+    pub fn rate(&self) -> Option<u64> {
+        Some(self.down.rate.load(Relaxed)).filter(|rate| *rate > 0)
+    }
+
     /// Bytes of this month, both ways together.
     pub fn used(&self) -> u64 {
         let past = self.past.load(Relaxed);

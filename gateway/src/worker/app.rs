@@ -477,7 +477,8 @@ impl Streams {
                 let shared = self.ctx.shared.clone();
                 let Some(pool) = &shared.pool else { return NO_POOL.apply(conn, stream) };
                 let mut head = accepted(domain, None, true, padded);
-                let answer = offer.map(|offer| Bonds::answer(&offer, shared.workers.len()));
+                let rate = owner.grant.account.usage.rate();
+                let answer = offer.map(|offer| Bonds::answer(&offer, shared.workers.len(), rate));
                 if let Some(answer) = &answer {
                     head.push(Header::new(field::NAME.as_bytes(), answer.serialize().as_bytes()));
                 }

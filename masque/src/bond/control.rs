@@ -24,7 +24,7 @@ impl Bond {
         true
     }
 
-    /// A declared cap's share of one path, bytes a second.
+    /// What no path need try to exceed: a declared cap, bytes a second.
     pub(super) fn limit(&self) -> Option<f64> {
         self.config.cap.map(|bits| bits as f64 / 8.0)
     }

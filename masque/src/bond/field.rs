@@ -15,6 +15,10 @@ pub const VERSION: i64 = 1;
 /// The longest field value that is looked at, bytes.
 pub const MAX_LEN: usize = 256;
 
+/// The least rate that can be declared, and the largest (an Integer has 15 digits), bits a second.
+pub const MIN_RATE: u64 = 64_000;
+const MAX_RATE: u64 = 999_999_999_999_999;
+
 /// The largest Context ID that may be agreed upon, so that it takes one byte.
 pub const MAX_CONTEXT: u64 = 63;
 
@@ -36,11 +40,14 @@ pub struct Offer {
     /// In an answer: how many workers the proxy shares connections among, by the first four bytes
     /// of their destination connection ids, modulo this; 0: it does not say.
     pub workers: u16,
+    /// What neither end is to exceed in sending, repair included, bits a second: what the client
+    /// asks for, and in an answer what holds. Below [`MIN_RATE`] it is taken for that.
+    pub rate: Option<u64>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { context: 2, rs16: true, slc: true, paths: 4, join: false, workers: 0 }
+        Self { context: 2, rs16: true, slc: true, paths: 4, join: false, workers: 0, rate: None }
     }
 }
 
@@ -55,6 +62,8 @@ pub struct Agreed {
     pub slc: bool,
     /// Paths that may be in use at once.
     pub paths: u8,
+    /// What neither end is to exceed in sending, bits a second.
+    pub rate: Option<u64>,
 }
 
 impl Offer {
@@ -69,6 +78,9 @@ impl Offer {
         }
         if self.workers > 0 {
             out.push_str(&format!(", workers={}", self.workers));
+        }
+        if let Some(rate) = self.rate {
+            out.push_str(&format!(", rate={}", rate.min(MAX_RATE)));
         }
         out
     }
@@ -90,11 +102,12 @@ impl Offer {
         let flag = |name| matches!(item(&fields, name), Some(BareItem::Boolean(true)));
         let workers = integer(&fields, "workers").and_then(|n| n.try_into().ok()).unwrap_or(0);
         let (rs16, slc, join) = (flag("rs16"), flag("slc"), flag("join"));
-        Some(Self { context, rs16, slc, paths, join, workers })
+        let rate = integer(&fields, "rate").map(|n| (n.max(0) as u64).max(MIN_RATE));
+        Some(Self { context, rs16, slc, paths, join, workers, rate })
     }
 
     /// What a proxy that offers `self` answers to a client's offer: the context is the client's,
-    /// the rest what both have.
+    /// the rest what both have, the rate the lower one.
     pub fn answer(&self, client: &Self) -> Self {
         Self {
             context: client.context,
@@ -103,6 +116,7 @@ impl Offer {
             paths: self.paths.min(client.paths),
             join: client.join,
             workers: self.workers,
+            rate: least(self.rate, client.rate),
         }
     }
 
@@ -114,14 +128,18 @@ impl Offer {
             && answer.paths <= self.paths
             && (self.rs16 || !answer.rs16)
             && (self.slc || !answer.slc);
-        fits.then(|| answer.agreed())
+        fits.then(|| Agreed { rate: least(self.rate, answer.rate), ..answer.agreed() })
     }
 
     /// An answer as what was agreed upon.
     pub const fn agreed(&self) -> Agreed {
-        let Self { context, rs16, slc, paths, .. } = *self;
-        Agreed { context, rs16, slc, paths }
+        let Self { context, rs16, slc, paths, rate, .. } = *self;
+        Agreed { context, rs16, slc, paths, rate }
     }
+}
+
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
 }
 
 fn item<'a>(fields: &'a Dictionary, name: &str) -> Option<&'a BareItem> {
@@ -172,11 +190,28 @@ mod tests {
     }
 
     #[test]
+    fn the_lower_rate_holds_at_both_ends() {
+        let client = Offer { rate: Some(50_000_000), ..Offer::default() };
+        assert!(client.serialize().ends_with(", rate=50000000"));
+        for (own, holds) in [(None, 50), (Some(20_000_000), 20), (Some(80_000_000), 50)] {
+            let asked = Offer::parse(client.serialize().as_bytes()).unwrap();
+            let answer = Offer { rate: own, ..Offer::default() }.answer(&asked);
+            assert_eq!(answer.agreed().rate, Some(holds * 1_000_000));
+            assert_eq!(client.agree(&answer).unwrap().rate, Some(holds * 1_000_000));
+        }
+        // A proxy that does not know the key binds the client all the same.
+        assert_eq!(client.agree(&Offer::default()).unwrap().rate, client.rate);
+        let low = Offer::parse(b"v=1, ctx=2, rate=-5").unwrap();
+        assert_eq!(low.rate, Some(MIN_RATE));
+    }
+
+    #[test]
     fn both_ends_agree_on_what_both_have() {
         let client = Offer { rs16: false, paths: 8, ..Offer::default() };
         let answer = Offer::default().answer(&client);
         let agreed = client.agree(&answer).unwrap();
-        assert_eq!(agreed, Agreed { context: 2, rs16: false, slc: true, paths: 4 });
+        let rate = None;
+        assert_eq!(agreed, Agreed { context: 2, rs16: false, slc: true, paths: 4, rate });
         assert_eq!(client.agree(&Offer { rs16: true, ..answer }), None);
         assert_eq!(client.agree(&Offer { context: 4, ..answer }), None);
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::cap::Cap;
 use super::store::{Fate, Sent};
 use super::wire::{self, Source};
 use super::{Bond, PathId, Policy, Queued};
@@ -70,6 +71,16 @@ impl Bond {
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<PathId> {
         let now = self.micros(now);
         out.clear();
+        // Reports are few and go at once; what they take is made up for by the rest.
+        let open = self.cap.as_mut().is_none_or(|cap| cap.is_open(now));
+        let path = if open { self.poll_any(now, out) } else { self.poll_feedback(now, out) }?;
+        if let Some(cap) = &mut self.cap {
+            cap.spend(out.len());
+        }
+        Some(path)
+    }
+
+    fn poll_any(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         if !self.numbered && self.store.settled() == self.store.next() {
             return self.poll_feedback(now, out).or_else(|| self.poll_plain(now, out));
         }
@@ -81,11 +92,10 @@ impl Bond {
             .or_else(|| self.poll_new(now, out))
     }
 
-    /// Without numbers: by the first path that lives, at the declared cap if there is one.
+    /// Without numbers: by the first path that lives.
     fn poll_plain(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
-        let capped = self.config.cap.is_some();
         let at = self.paths.iter().position(|p| p.alive && !p.blocked)?;
-        if self.queue.packets == 0 || capped && !self.paths[at].is_ready(now) {
+        if self.queue.packets == 0 {
             return None;
         }
         let (target, interval) = self.patience_of_queue();
@@ -278,12 +288,18 @@ impl Bond {
         }
     }
 
+    /// From when on a declared cap lets something out, microseconds.
+    pub(super) fn open_at(&self) -> u64 {
+        self.cap.as_ref().map_or(0, Cap::open_at)
+    }
+
     /// When there will be something to send that waits for its turn only.
     pub(super) fn send_due(&self) -> Option<u64> {
         if self.queue.packets == 0 && !self.store.has_lost() && !self.outgoing.is_owing() {
             return None;
         }
         let usable = self.paths.iter().filter(|p| p.alive && !p.blocked);
-        usable.map(|p| p.ready_at(self.now)).min().map(|due| due.max(self.now + 50))
+        let due = if self.numbered { usable.map(|p| p.ready_at(self.now)).min() } else { Some(0) };
+        due.map(|due| due.max(self.open_at()).max(self.now + 50))
     }
 }

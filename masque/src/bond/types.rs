@@ -40,8 +40,8 @@ pub struct Config {
     pub agreed: field::Agreed,
     /// How packets are spread over several paths.
     pub policy: Policy,
-    /// A rate that no path exceeds, repair included, bits a second of UDP payload: with several
-    /// paths each has it for itself. `None` lets measurement decide alone.
+    /// A rate that all paths together never exceed, repair included, bits a second of IP packets on
+    /// the wire, headers reckoned at 80 bytes a datagram. `None` lets measurement decide alone.
     pub cap: Option<u64>,
     /// Whether repair is sent at all. Rate control and ordering work without.
     pub repair: bool,
@@ -60,13 +60,13 @@ pub struct Config {
 pub const MAX_PACKET: usize = 9_216;
 
 impl Config {
-    /// The defaults: measured rates, repair within 30 ms, 4 MiB of queue, a window of 8,192 packets.
+    /// The defaults: measured rates below what was agreed upon, repair within 30 ms, 4 MiB of queue, a window of 8,192 packets.
     pub fn new(role: Role, agreed: field::Agreed, seed: u64) -> Self {
         Self {
             role,
             agreed,
             policy: Policy::Auto,
-            cap: None,
+            cap: agreed.rate,
             repair: true,
             budget: Duration::from_millis(30),
             max_queue: 4 << 20,

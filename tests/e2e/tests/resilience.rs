@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bauta_e2e::{SOON, Setting, iperf, json, play};
+use bauta_lab::clock::now_ns;
 use bauta_lab::link::{LinkPair, LinkSpec};
 
 const V4: &str = "203.0.113.2";
@@ -48,6 +49,38 @@ fn a_clean_link_needs_no_repair() {
         ensure!(json(&status["repair"], "sent") == 0, "{status:#}");
         Ok(())
     });
+}
+
+/// What a client declares, and what an account is allowed, holds for all that goes over the link,
+/// repair included; both ways.
+#[test]
+fn a_declared_rate_is_never_exceeded_in_either_direction() -> Result<()> {
+    for (client, tunnel) in [("rate = \"6mbit\"", ""), ("", "rate = \"6mbit\"")] {
+        let setting = over("rate 50mbit delay 10ms loss 2%")?.client(client).tunnel(tunnel);
+        play(setting, |scene| {
+            let _server = iperf(scene.internet())?;
+            let link = scene.topology.links[0][0].as_ref();
+            let carried =
+                || link.map_or([0; 2], |l| [l.stats().up.bytes_in, l.stats().down.bytes_in]);
+            let client = &mut scene.clients[0];
+            client.up()?;
+            for (at, way) in ["-t5 -C cubic", "-t5 -C cubic -R"].iter().enumerate() {
+                let (begun, before) = (now_ns(), carried()[at]);
+                let stream = client.iperf(V4, way)?;
+                let bits = (carried()[at] - before) as f64 * 8.0;
+                let rate = bits / ((now_ns() - begun) as f64 / 1e9);
+                println!(
+                    "{way}: {:.2} Mbit/s on the link, {:.2} inside",
+                    rate / 1e6,
+                    stream.rate / 1e6
+                );
+                ensure!(rate < 6.2e6, "{rate} bit/s: {stream:?}\n{:#}", client.status()?);
+                ensure!(stream.rate > 2e6, "{stream:?}\n{:#}", client.status()?);
+            }
+            Ok(())
+        });
+    }
+    Ok(())
 }
 
 /// Either end may want RFC 9484 and nothing else.

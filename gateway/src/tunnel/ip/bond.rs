@@ -36,9 +36,10 @@ pub(crate) struct Bonds {
 }
 
 impl Bonds {
-    /// What a client's offer is answered with; `workers` share this port.
-    pub(crate) fn answer(offer: &Offer, workers: usize) -> Offer {
-        let own = Offer { workers: u16::try_from(workers).unwrap_or(0), ..Offer::default() };
+    /// What a client's offer is answered with; `workers` share this port, `rate` is the account's.
+    pub(crate) fn answer(offer: &Offer, workers: usize, rate: Option<u64>) -> Offer {
+        let workers = u16::try_from(workers).unwrap_or(0);
+        let own = Offer { workers, rate, ..Offer::default() };
         own.answer(offer)
     }
 
