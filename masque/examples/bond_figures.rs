@@ -1,4 +1,4 @@
-//! Prints what a bond brings over simulated links, each figure with its limit beside it.
+//! Prints what a bond brings over simulated links, each figure with its limit beside it. `SEED` is 1 unless it is set.
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
 #[path = "../tests/bond_world/mod.rs"]
@@ -32,6 +32,10 @@ fn main() {
     }
 }
 
+fn seed() -> u64 {
+    std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
 fn bulk() {
     println!("bulk: loss % | rtt ms | flows | Mbit/s | limit | queue ms");
     for loss in [0.0, 0.01, 0.05, 0.10, 0.15] {
@@ -45,7 +49,7 @@ fn bulk() {
 
 fn one_bulk(loss: f64, rtt: f64, flows: usize) {
     let spec = Spec::new(100.0, rtt / 2.0).loss(loss);
-    let mut world = World::new(1, &[spec], |_| ());
+    let mut world = World::new(seed(), &[spec], |_| ());
     world.run_until(1.0);
     for _ in 0..flows {
         world.tcp(None);
@@ -129,7 +133,7 @@ fn interactive() {
         let limit = 100.0 * (1.0 - loss) * 0.959;
         let spec = Spec::new(100.0, 25.0);
         let spec = if burst > 1.0 { spec.bursts(loss, burst) } else { spec.loss(loss) };
-        let mut world = World::new(1, &[spec], |_| ());
+        let mut world = World::new(seed(), &[spec], |_| ());
         world.run_until(1.0);
         let flow = world.udp(1_400, limit * 0.95e6 / 8.0 / 1_400.0);
         world.run_until(4.0);
@@ -157,7 +161,7 @@ fn interactive() {
 /// 100 packets/s of 200 B beside bulk.
 fn sparse() {
     println!("sparse beside bulk, 10 %, RTT 100: added p50 | p99 | p99.9 ms | lost");
-    let mut world = World::new(1, &[Spec::new(100.0, 50.0).loss(0.1)], |_| ());
+    let mut world = World::new(seed(), &[Spec::new(100.0, 50.0).loss(0.1)], |_| ());
     world.run_until(1.0);
     world.tcp(None);
     let flow = world.udp(200, 100.0);
@@ -179,10 +183,10 @@ fn rival() {
     for (name, spec) in
         [("one BDP", Spec::new(100.0, 25.0)), ("5 ms", Spec::new(100.0, 25.0).queue_ms(5.0))]
     {
-        let mut alone = World::new(1, std::slice::from_ref(&spec), |_| ());
+        let mut alone = World::new(seed(), std::slice::from_ref(&spec), |_| ());
         alone.tcp(None);
         alone.run_until(20.0);
-        let mut world = World::new(1, &[spec], |_| ());
+        let mut world = World::new(seed(), &[spec], |_| ());
         let (ours, theirs) = (world.tcp(None), world.rival());
         world.run_until(15.0);
         let (a, b) = (world.delivered(ours), world.delivered(theirs));
@@ -200,7 +204,7 @@ fn switching() {
     let spans =
         (0..20).map(|i| (f64::from(i + 1) * 2.0, [0.0002, 0.15, 0.02, 0.10][i as usize % 4]));
     let loss = bond_world::link::Loss::Switching(spans.collect());
-    let mut world = World::new(1, &[Spec { loss, ..Spec::new(100.0, 25.0) }], |_| ());
+    let mut world = World::new(seed(), &[Spec { loss, ..Spec::new(100.0, 25.0) }], |_| ());
     let flow = world.udp(1_400, 80e6 / 8.0 / 1_400.0);
     world.run_until(40.0);
     let udp = world.udp_of(flow);
@@ -213,7 +217,7 @@ fn switching() {
 }
 
 fn pair(specs: &[Spec], flows: usize, seconds: f64) -> f64 {
-    let mut world = World::new(1, specs, |_| ());
+    let mut world = World::new(seed(), specs, |_| ());
     world.run_until(1.0);
     let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
     if std::env::var_os("TRACE").is_some() {
@@ -275,7 +279,7 @@ fn bonding() {
     ] {
         for flows in [1, 16] {
             let specs = [a.clone(), b.clone()];
-            let mut world = World::new(1, &specs, |_| ());
+            let mut world = World::new(seed(), &specs, |_| ());
             world.run_until(1.0);
             let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
             let sum = |w: &World| ids.iter().map(|f| w.delivered(*f)).sum::<u64>();
