@@ -74,6 +74,9 @@ class World:
         for role in ROLES:
             sh("ip", "netns", "add", self.name(role))
             self.ip(role, "link set lo up")
+            # A link-local address that becomes usable seconds later is a change of network to a browser.
+            for which in ("all", "default"):
+                sh(*self.inside(role, "sysctl", "-qw", f"net.ipv6.conf.{which}.accept_dad=0"))
         self.wire("client", "out0", ["198.51.100.2/24", "2001:db8:1::2/64"], "gateway", "in0", [f"{GATEWAY}/24", f"{GATEWAY6}/64"])
         self.wire("gateway", "out0", [f"{OUTSIDE}/24", f"{OUTSIDE6}/64"], "internet", "in0",
                   [f"203.0.113.{n}/24" for n in (10, 11, 12)] + [f"2001:db8:2::{n}/64" for n in (10, 11, 12)])  # fmt: skip
