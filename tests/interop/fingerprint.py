@@ -169,6 +169,8 @@ class Site:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(cert, key)
         self.context.set_alpn_protocols(["h2"])
+        # Where a connection comes to nothing, the next is to begin as freshly as the first.
+        self.context.num_tickets = 0
 
     def watch(self, command, ways):
         """The first flights of a command, which is ended then."""
