@@ -47,6 +47,14 @@ impl Pings {
         Ok(Self { sent: numbers[0], received: numbers[1], rtts, output })
     }
 
+    /// Without the last request, if that is the only one without an answer since the one before it.
+    fn without_the_last(self) -> Self {
+        let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
+        let answered: Option<u32> = self.output.lines().filter_map(number).max();
+        let under_way = answered.is_some_and(|answered| answered + 1 == self.sent);
+        Self { sent: self.sent - u32::from(under_way), ..self }
+    }
+
     /// How many were lost.
     #[must_use]
     pub fn lost(&self) -> u32 {
@@ -94,10 +102,10 @@ impl Pinging {
         Pings::read(self.0.output())
     }
 
-    /// Ends it and returns what it saw.
+    /// Ends it and returns what it saw. A last request that has no answer yet does not count.
     pub fn stop(mut self) -> Result<Pings> {
         self.0.signal(nix::sys::signal::Signal::SIGINT);
-        self.finish()
+        Ok(self.finish()?.without_the_last())
     }
 }
 
@@ -155,5 +163,17 @@ mod tests {
         let errors = of("5 packets transmitted, 1 received, +4 errors, 80% packet loss").unwrap();
         assert_eq!((errors.sent, errors.received), (5, 1));
         assert!(of("").is_err());
+    }
+
+    #[test]
+    fn a_request_still_under_way_at_the_end_is_not_lost() {
+        let of = |sent: u32, answered: &[u32]| {
+            let lines = answered.iter().map(|n| format!("64 bytes from x: icmp_seq={n} ttl=63\n"));
+            let received = answered.len();
+            let summary = format!("{sent} packets transmitted, {received} received\n");
+            Pings::read(lines.collect::<String>() + &summary).unwrap().without_the_last().lost()
+        };
+        assert_eq!([of(3, &[1, 2, 3]), of(3, &[1, 2]), of(4, &[1, 3])], [0, 0, 1]);
+        assert_eq!([of(4, &[1, 2]), of(1, &[])], [2, 1]);
     }
 }
