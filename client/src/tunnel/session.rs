@@ -13,7 +13,9 @@ use bauta_masque::{
     dns::DnsConfig,
     route::IpRange,
 };
-use bauta_masque_io::{Carrier, ConnId, Connection, Header, StreamError, tcp::road::is_road};
+use bauta_masque_io::{
+    Carrier, ConnId, Connection, DatagramBuf, Header, StreamError, tcp::road::is_road,
+};
 
 use crate::{
     config::Settings,
@@ -29,6 +31,9 @@ use crate::{
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a family that was asked for may lag behind the other.
 const FAMILY_PATIENCE: Duration = Duration::from_millis(500);
+/// Packets kept while the addresses they are for are on their way: what the gateway sends in a round trip of a
+/// hand-over at a modest rate.
+const EARLY_PACKETS: usize = 256;
 /// Nothing is due.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The least MTU that IPv6 runs on (RFC 8200 §5).
@@ -77,6 +82,8 @@ pub(super) struct Session {
     pub(super) datagrams: bool,
     /// Carried by TCP, which looks after itself.
     over_tcp: bool,
+    /// Packets that came before the addresses they are for: QUIC keeps no order between the two.
+    early: Vec<DatagramBuf>,
     /// The bond that was offered.
     pub(super) offer: Option<Offer>,
     /// The bond that was agreed upon.
@@ -113,6 +120,7 @@ impl Session {
             leaving: false,
             datagrams: false,
             over_tcp: is_road(conn),
+            early: Vec::new(),
             offer,
             layer: None,
             max_packet: 0,
@@ -215,6 +223,21 @@ impl Session {
         }
         self.ip.request_addresses(&want);
         self.transmit(conn);
+    }
+
+    /// Keeps a packet that came before the addresses; gives it back where none are awaited, or too many are kept.
+    pub(super) fn keep(&mut self, packet: DatagramBuf) -> Option<DatagramBuf> {
+        let awaits = self.step < Step::Ready && self.given.addresses.is_empty();
+        if !awaits || self.early.len() == EARLY_PACKETS {
+            return Some(packet);
+        }
+        self.early.push(packet);
+        None
+    }
+
+    /// What was kept, once there are addresses.
+    pub(super) fn take_kept(&mut self) -> Vec<DatagramBuf> {
+        if self.given.addresses.is_empty() { Vec::new() } else { std::mem::take(&mut self.early) }
     }
 
     /// Writes the capsules that wait.
@@ -410,6 +433,18 @@ mod tests {
         s.told(Event::RoutesAdvertised(vec![IpRange::ALL_V4]), now);
         assert!(s.becomes_ready(now).unwrap());
         assert_eq!(s.given.addresses.len(), 1);
+    }
+
+    #[test]
+    fn packets_that_overtake_their_addresses_are_kept_for_them() {
+        let now = clock::now();
+        let mut s = session(now);
+        let packet = || DatagramBuf::copy_of(&[0x45; 20]);
+        assert!((0..EARLY_PACKETS).all(|_| s.keep(packet()).is_none()));
+        assert!(s.keep(packet()).is_some() && s.take_kept().is_empty());
+        s.told(assigned(&["10.9.0.2/32"]), now);
+        assert_eq!(s.take_kept().len(), EARLY_PACKETS);
+        assert!(s.keep(packet()).is_some() && s.take_kept().is_empty());
     }
 
     #[test]

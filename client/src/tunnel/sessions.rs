@@ -179,6 +179,11 @@ impl Sessions {
     }
 
     fn arrived(&mut self, conn: &mut impl Carrier, stream: u64, mut payload: DatagramBuf) {
+        let is = |s: &&mut Session| s.conn == conn.id() && s.stream == Some(stream);
+        if let Some(session) = self.list.iter_mut().find(is) {
+            let Some(due) = session.keep(payload) else { return };
+            payload = due;
+        }
         if let Some(at) = self.index_of(conn.id(), stream)
             && self.list[at].layer.is_some()
         {
@@ -260,8 +265,12 @@ impl Sessions {
             let Some(session) = self.get(id) else { return };
             let changed = session.told(event, now);
             session.transmit(conn);
+            let (stream, early) = (session.stream.unwrap_or(0), session.take_kept());
             if changed {
                 self.notes.push(Note::Given(id));
+            }
+            for packet in early {
+                self.arrived(conn, stream, packet);
             }
         }
     }
