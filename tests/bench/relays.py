@@ -56,12 +56,13 @@ class Bauta(Relay):
 
 
 class Hysteria(Relay):
-    """Hysteria 2, with its BBR."""
+    """Hysteria 2, with its BBR, or with its Brutal if a `rate` in Mbit/s is given."""
 
     name = "hysteria"
 
-    def __init__(self, folder):
+    def __init__(self, folder, rate=0):
         super().__init__(folder, tunnels.PEERS / "hysteria")
+        self.rate = rate
 
     def begin(self, client, gateway, target):
         environment = ["env", f"HYSTERIA_AUTH={PASSWORD}"]
@@ -69,7 +70,7 @@ class Hysteria(Relay):
         self.daemons.append(gateway.start("hysteria", [*environment, self.program, "server", "-listen", f":{product.PORT}", *files]))
         wait_until(lambda: f":{product.PORT} " in gateway.run(["ss", "-Hlun"]), "hysteria to serve", daemons=self.daemons)
         words = ["-server", f"{net.GATEWAY4}:{product.PORT}", "-name", product.DOMAIN, "-ca", self.folder / "ca.pem"]
-        words += ["-listen", f"127.0.0.1:{LOCAL_PORT}", "-target", target]
+        words += ["-listen", f"127.0.0.1:{LOCAL_PORT}", "-target", target, "-rate", self.rate]
         self.daemons.append(client.start("hysteria", [*environment, self.program, "client", *words]))
 
 

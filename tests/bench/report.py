@@ -137,13 +137,17 @@ def commit():
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + changed
 
 
-def append(rows, about, notes):
-    """Adds a section to RESULTS.md."""
+def append(rows, about, notes, compact=None):
+    """Adds a section to RESULTS.md; `compact` are tables that stand for the rows of a bench which has too many."""
     when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     lines = [f"\n## {when}, {about['commit']}\n", f"`{about['command']}`\n", about["machine"] + "\n"]
     lines += [f"- {note.splitlines()[0]}" for note in notes] + ([""] if notes else [])
-    lines += ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    for name, short in (compact or {}).items():
+        lines += [short([row for row in rows if row["bench"] == name]), ""]
+    rows = [row for row in rows if row["bench"] not in (compact or {})]
+    if rows:
+        lines += ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+        lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
     bars = plot(rows)
     lines += ["", "```text", bars, "```"] if bars else []
     with open(RESULTS, "a") as results:

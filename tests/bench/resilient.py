@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import measure
@@ -15,6 +16,7 @@ from scene.proc import Failed, wait_until
 
 STREAM = Path(__file__).resolve().parent / "stream.py"
 PORT = 5400
+RIVAL = "198.51.100.9"  # the gateway's machine, for what is to go beside the tunnel
 INNER = 1400  # bytes of an inner packet, wherever a figure is about packets
 TCP_HEADERS = 52  # IPv4, TCP, timestamps
 SHARE = 0.959  # of the link's bits: an inner packet of 1,400 bytes in one of 1,460
@@ -62,7 +64,12 @@ def plain(folder):
 
 
 class Relay(relays.Hysteria):
-    """Hysteria relays streams, so that no inner packet is ever lost; CUBIC only runs to the local port."""
+    """Hysteria relays streams, so that no inner packet is ever lost; CUBIC only runs to the local port. With `rate`, in Mbit/s, its Brutal
+    control sends at that rate whatever is lost, else its BBR does what it finds."""
+
+    def __init__(self, folder, rate=0):
+        super().__init__(folder, rate)
+        self.name = f"hysteria, Brutal {rate} Mbit/s" if rate else "hysteria"
 
     def up(self, client, gateway, paths=1):
         super().up(client, gateway, f"{net.INTERNET4}:{measure.IPERF_PORT}")
@@ -72,8 +79,12 @@ class Relay(relays.Hysteria):
 
 
 class Wireguard(tunnels.Wireguard):
-    def __init__(self):
+    """wireguard-go; `control` is what the flows inside go by."""
+
+    def __init__(self, control="cubic"):
         super().__init__("wireguard-go", ["-f"])
+        self.control = control
+        self.name += "" if control == "cubic" else f", inner {control.upper()}"
 
     def target(self):
         return net.INTERNET4, measure.IPERF_PORT
@@ -83,21 +94,37 @@ def peers(folder):
     return [] if tunnels.ALONE else [plain(folder), Wireguard(), Relay(folder)]
 
 
-def tcp(hosts, target, flows, seconds, down=True):
-    """Inner-IP Mbit/s of CUBIC flows: what arrived of their payload, and the headers it needs."""
+def tcp(hosts, target, flows, seconds, down=True, far=None, control="cubic"):
+    """Inner-IP Mbit/s of TCP flows from or to `far` (the Internet): what arrived of their payload, and the headers it needs."""
     address, port = target
-    seconds = max(seconds, LEAST)
+    seconds, far = max(seconds, LEAST), far or hosts.internet
     # A server for each transfer: one whose control connection was lost in the transfer before stays busy.
-    server = hosts.internet.start("iperf3", ["iperf3", "-s", "-1", "-p", measure.IPERF_PORT])
+    server = far.start("iperf3", ["iperf3", "-s", "-1", "-p", measure.IPERF_PORT])
     try:
-        wait_until(lambda: f":{measure.IPERF_PORT}" in hosts.internet.run(["ss", "-Hltn"]), "iperf3 to listen", daemons=[server])
-        words = ["iperf3", "-c", address, "-p", port, "-C", "cubic", "-P", flows, "-t", seconds, "-O", SETTLE, "-J", *(["-R"] if down else [])]
+        wait_until(lambda: f":{measure.IPERF_PORT}" in far.run(["ss", "-Hltn"]), "iperf3 to listen", daemons=[server])
+        words = ["iperf3", "-c", address, "-p", port, "-C", control, "-P", flows, "-t", seconds, "-O", SETTLE, "-J", *(["-R"] if down else [])]
         report = json.loads(hosts.client.run(words, timeout=seconds + SETTLE + 40, check=False) or "{}")
     finally:
         server.stop()
     if "error" in report or "end" not in report:
         raise Failed(f"iperf3: {report.get('error', 'no report')}")
     return report["end"]["sum_received"]["bits_per_second"] / 1e6 * INNER / (INNER - TCP_HEADERS)
+
+
+def rivals(folder):
+    """All that can be had, for a table of its own."""
+    return [] if tunnels.ALONE else [plain(folder), Wireguard(), Wireguard("bbr"), Relay(folder), Relay(folder, 95)]
+
+
+def beside(hosts, contender, seconds):
+    """Mbit/s of a tunnelled flow down and of a rival that shares the link with it, outside the tunnel. Both are CUBIC's."""
+    hosts.gateway.ip("address", "add", RIVAL, "dev", "link0")
+    hosts.client.ip("route", "replace", RIVAL, "dev", "wan")
+    flow = lambda *words: tcp(hosts, words[0], 1, seconds, far=words[1])
+    with ThreadPoolExecutor(1) as other:
+        rival = other.submit(flow, (RIVAL, measure.IPERF_PORT), hosts.gateway)
+        own = flow(contender.target(), hosts.internet)
+        return own, rival.result()
 
 
 @contextlib.contextmanager

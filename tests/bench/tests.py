@@ -94,6 +94,21 @@ class Reports(unittest.TestCase):
         self.assertIn("absent", report.table(rows))
         self.assertIn("1 peers missing (absent)", report.summary(rows, ["absent"], []))
 
+    def test_a_bench_of_many_rows_has_a_compact_table(self):
+        lossy = benches.load("lossy")
+        found = report.Samples("lossy")
+        for who, value in (("bauta", 80.0), ("plain", 2.0)):
+            found.add("iid-5-50: goodput", who, value, "Mbit/s", "higher", bound=91.1)
+        found.miss("absent")
+        rows = list(found.rows())
+        self.assertIn("| iid-5-50: goodput | Mbit/s | 80 | 2 | 91.1 |", lossy.compact(rows))
+        with tempfile.NamedTemporaryFile("r+") as file, mock.patch.object(report, "RESULTS", file.name):
+            report.append(rows + samples(), {"machine": "", "commit": "", "command": ""}, [], {"lossy": lossy.compact})
+            text = file.read()
+        self.assertIn("| cell | unit | bauta | plain | bound |", text)
+        self.assertNotIn("| lossy | iid", text)
+        self.assertIn("| speed | TCP |", text)
+
     def test_a_longer_bar_is_better_whatever_the_metric(self):
         low = report.row("b", "CPU", "s", "lower", 1.0, "p", 2.0, 0.5, "ratio <= 0.5", None, 1)
         high = report.row("b", "rate", "1/s", "higher", 2.0, "p", 1.0, 2.0, "ratio >= 2", None, 1)

@@ -3,7 +3,7 @@
 Each round has a seed of its own (`--seeds N` says how many; 10 for the record), so that all contenders of a round meet the same losses.
 Rates are inner-IP Mbit/s, the bound what headers and loss leave of the link. Hysteria carries payload without inner headers; its rate is that of
 packets of 1,400 bytes with the same payload, which can exceed the bound of packets a little. `--rows NAME,…` runs some of the rows:
-bulk, interactive, bursts, sparse, residual, overhead, switching, queue, bonding, failover.
+bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover.
 """
 
 import statistics
@@ -142,6 +142,17 @@ def queue(row):
         row.over(row.ours(), [f"{LINE} queue {words}"], one)
 
 
+def rival(row):
+    tunnel = [resilient.Bauta(row.course.folder, f'exclude = ["{resilient.RIVAL}/32"]\n')]
+    for name, words in (("one BDP", "1bdp"), ("5 ms", "5ms")):
+        def one(contender):
+            own, other = resilient.beside(row.hosts, contender, row.seconds * 3)
+            row.course.add(f"what a CUBIC rival keeps, queue of {name}", contender.name, other, "Mbit/s", "higher", ">= 40", 50)
+            row.course.add(f"what the tunnelled flow beside it gets, queue of {name}", contender.name, own, "Mbit/s", "higher", bound=50)
+
+        row.over(tunnel, [f"{LINE} queue {words}"], one)
+
+
 def bonding(row):
     for name, links, goals, bound in BONDS:
         for flows, goal in goals.items():
@@ -169,7 +180,7 @@ def failover(row):
         row.over(row.ours(), FAILING, one, paths=2)
 
 
-ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, overhead, switching, queue, bonding, failover)}
+ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover)}
 
 
 def run(course):

@@ -2,7 +2,7 @@
 //! side by side over veth. Needs root and two cores.
 //!
 //! ```sh
-//! cargo run --release -p bauta-xdp --example receive_cost [--json]
+//! cargo run --release -p bauta-xdp --example receive_cost [--json] [--turns N]
 //! ```
 //!
 //! Bursts of 1,200-byte datagrams are sent from one core and wait; then the other core takes them,
@@ -23,18 +23,27 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Datagrams that wait when the application comes to take them.
 const BURSTS: [usize; 3] = [8, 64, 256];
-/// Turns of every contender; the medians are printed.
-const ROUNDS: usize = 7;
+/// Turns of every contender, if not told otherwise; the medians are printed.
+const TURNS: usize = 7;
 
 fn main() -> Outcome<()> {
-    let json = std::env::args().any(|word| word == "--json");
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let json = words.iter().any(|word| word == "--json");
+    let count = match words.iter().position(|word| word == "--turns") {
+        None => TURNS,
+        Some(at) => words
+            .get(at + 1)
+            .and_then(|n| n.parse().ok())
+            .filter(|n| *n > 0)
+            .ok_or("--turns wants a number above 0")?,
+    };
     if !json {
-        println!("CPU nanoseconds a datagram of 1,200 bytes, median of {ROUNDS} alternating turns");
+        println!("CPU nanoseconds a datagram of 1,200 bytes, median of {count} alternating turns");
         println!("{:>5}  {:34}{:>6}{:>6}{:>7}{:>6}", "burst", "", "take", "read", "whole", "lost");
     }
     for burst in BURSTS {
         let mut turns: Vec<Vec<Figures>> = vec![Vec::new(); Contender::ALL.len()];
-        for _ in 0..ROUNDS {
+        for _ in 0..count {
             for (contender, turns) in Contender::ALL.into_iter().zip(&mut turns) {
                 turns.push(run(contender, burst)?);
             }

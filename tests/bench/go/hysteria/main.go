@@ -1,9 +1,9 @@
 // Hysteria 2, server and client, out of its own core library: a local TCP port that leads to a target through the server.
 //
 //	hysteria server -listen ADDRESS:PORT -cert PEM -key PEM
-//	hysteria client -server ADDRESS:PORT -name NAME -ca PEM -listen ADDRESS:PORT -target HOST:PORT
+//	hysteria client -server ADDRESS:PORT -name NAME -ca PEM -listen ADDRESS:PORT -target HOST:PORT [-rate MBIT]
 //
-// $HYSTERIA_AUTH is the password of both. Neither names a bandwidth, so that congestion control is Hysteria's BBR.
+// $HYSTERIA_AUTH is the password of both. Where the client names no rate, congestion control is Hysteria's BBR, else its Brutal.
 package main
 
 import (
@@ -32,12 +32,13 @@ func main() {
 	name := flags.String("name", "", "client: name in the certificate")
 	ca := flags.String("ca", "", "client: PEM file of the authority")
 	target := flags.String("target", "", "client: where the local port leads")
+	rate := flags.Uint64("rate", 0, "client: Mbit/s each way, sent at whatever is lost")
 	check("flags", flags.Parse(os.Args[2:]))
 	switch os.Args[1] {
 	case "server":
 		serve(*listen, *cert, *key)
 	case "client":
-		forward(*gateway, *name, *ca, *listen, *target)
+		forward(*gateway, *name, *ca, *listen, *target, *rate)
 	default:
 		log.Fatalf("no command is called %s", os.Args[1])
 	}
@@ -63,7 +64,7 @@ func serve(listen, cert, key string) {
 	check("serve", hysteria.Serve())
 }
 
-func forward(gateway, name, ca, listen, target string) {
+func forward(gateway, name, ca, listen, target string, rate uint64) {
 	pem, err := os.ReadFile(ca)
 	check("ca", err)
 	roots := x509.NewCertPool()
@@ -71,9 +72,10 @@ func forward(gateway, name, ca, listen, target string) {
 	address, err := net.ResolveUDPAddr("udp", gateway)
 	check("server address", err)
 	hysteria, _, err := client.NewClient(&client.Config{
-		ServerAddr: address,
-		Auth:       os.Getenv("HYSTERIA_AUTH"),
-		TLSConfig:  client.TLSConfig{ServerName: name, RootCAs: roots},
+		ServerAddr:      address,
+		Auth:            os.Getenv("HYSTERIA_AUTH"),
+		TLSConfig:       client.TLSConfig{ServerName: name, RootCAs: roots},
+		BandwidthConfig: client.BandwidthConfig{MaxTx: rate * 1e6 / 8, MaxRx: rate * 1e6 / 8},
 	})
 	check("connect", err)
 	listener, err := net.Listen("tcp", listen)
