@@ -3,16 +3,19 @@
 Each round has a seed of its own (`--seeds N` says how many; 10 for the record), so that all contenders of a round meet the same losses.
 Rates are inner-IP Mbit/s, the bound what headers and loss leave of the link. Hysteria carries payload without inner headers; its rate is that of
 packets of 1,400 bytes with the same payload, which can exceed the bound of packets a little. `--rows NAME,…` runs some of the rows:
-bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover.
+bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding.
 """
 
+import os
 import statistics
+import subprocess
 import time
 
 import resilient
 from links import Hosts
 from resilient import INNER, Stream, limit
 from scene.proc import Failed
+from tunnels import ROOT
 
 PACKAGES = ["iperf3:iperf3"]
 LINE = "rate 100mbit delay 25ms"
@@ -180,7 +183,21 @@ def failover(row):
         row.over(row.ours(), FAILING, one, paths=2)
 
 
-ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover)}
+def coding(row):
+    """Pure computation, no link: `fec/examples/coding.rs`, the window's codec."""
+    command = ["cargo", "run", "--quiet", "--release", "--locked", "-p", "bauta-fec", "--example", "coding"]
+    for _ in range(row.course.rounds):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "CARGO_NET_OFFLINE": "true"})
+        lines = [line.split() for line in done.stdout.splitlines() if line.startswith("Slc")]
+        if done.returncode or not lines:
+            raise Failed(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        for _, loss, _, _, encoder, decoder, *_ in lines:
+            goal = "<= 0.1" if float(loss) == 5 else None
+            for end, cost in (("encoder", encoder), ("decoder", decoder)):
+                row.course.add(f"CPU of coding, {end}, {float(loss):.0f}% lost", "bauta", float(cost), "core·s/Gbit", "lower", goal)
+
+
+ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding)}
 
 
 def run(course):
