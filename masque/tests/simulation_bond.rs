@@ -53,6 +53,19 @@ fn tcp_fills_a_clean_path_with_a_short_queue() {
 }
 
 #[test]
+fn much_loss_both_ways_costs_no_packet_and_no_timeout() {
+    let mut world = World::new(1, &[Spec::new(100.0, 25.0).loss(0.15)], |_| ());
+    world.run_until(1.0);
+    let flows: Vec<usize> = (0..8).map(|_| world.tcp(None)).collect();
+    world.run_until(12.0);
+    assert_eq!(world.bonds.each_ref().map(|b| b.report().given_up), [0, 0]);
+    let timeouts: u64 = flows.iter().map(|f| world.tcp_of(*f).timeouts).sum();
+    assert!(timeouts <= 1, "{timeouts}");
+    let rate = mbit(flows.iter().map(|f| world.delivered(*f)).sum(), 11.0);
+    assert!(rate > 55.0, "{rate} Mbit/s");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let (rate, world) = bulk(Spec::new(20.0, 10.0).loss(0.05), 2, seed);

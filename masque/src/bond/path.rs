@@ -21,6 +21,8 @@ const LATE_SPAN: u64 = 10_000_000;
 const LATE_MARGIN: f64 = 1.5;
 /// A round trip assumed before any is known, microseconds.
 const FIRST_RTT: f64 = 100_000.0;
+/// Bytes of a datagram assumed before any was sent.
+const FIRST_LEN: f64 = 1_500.0;
 /// Packets a round trip to begin with, and the least rate, bytes a second.
 const FIRST_WINDOW: f64 = 32.0;
 const FIRST_RATE: f64 = 1_250_000.0;
@@ -44,6 +46,8 @@ pub(super) struct Path {
     pub(super) next: u64,
     pub(super) reported: u64,
     pub(super) sent_bytes: u64,
+    /// Bytes of a datagram on the wire, lately.
+    mean_len: f64,
     pub(super) last_sent: u64,
     /// When `reported` last rose.
     pub(super) progress_at: u64,
@@ -127,6 +131,7 @@ impl Path {
             next: 0,
             reported: 0,
             sent_bytes: 0,
+            mean_len: FIRST_LEN,
             last_sent: 0,
             progress_at: now,
             probed_at: 0,
@@ -186,7 +191,7 @@ impl Path {
 
     /// Not more is on its way than the rate explains, should reports stay away.
     fn has_room(&self) -> bool {
-        let outstanding = (self.next - self.reported) as f64 * 1_500.0;
+        let outstanding = (self.next - self.reported) as f64 * self.mean_len;
         outstanding < (self.rate.rate() * (2.0 * self.srtt + 60_000.0) / 1e6).max(48_000.0)
             && self.next - self.reported < NUMBERS as u64
     }
@@ -224,6 +229,7 @@ impl Path {
 
     pub(super) fn sent(&mut self, now: u64, len: usize) {
         self.sent_bytes += len as u64;
+        self.mean_len += ((len as u64 + WIRE) as f64 - self.mean_len) / 64.0;
         self.spend(now, len);
     }
 

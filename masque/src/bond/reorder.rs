@@ -117,7 +117,9 @@ impl Reorder {
             self.entries.resize_with(self.window as usize, new);
         }
         let ahead = sequence >= self.next + self.window;
-        if ahead || sequence < self.settled {
+        // The sender keeps no more than a window of packets to send again.
+        let behind = sequence + 2 * self.window < self.settled;
+        if ahead || behind {
             self.strays += 1;
             if self.strays < STRAYS {
                 self.duplicates += u64::from(!ahead);
@@ -127,6 +129,7 @@ impl Reorder {
             self.flush(pool);
             (self.settled, self.next) = (sequence, sequence);
         } else if !self.is_wanted(sequence) {
+            // However many of them: copies in a row are no sign that the window is wrong.
             self.duplicates += 1;
             return (Arrival::Duplicate, false);
         }

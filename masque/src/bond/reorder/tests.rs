@@ -83,6 +83,20 @@ fn a_jump_moves_the_window_and_an_absurd_one_does_not() {
     assert_eq!(rig.arrive(0, 1_000 + u64::from(STRAYS), 1), Arrival::Now);
 }
 
+#[test]
+fn copies_in_a_row_do_not_move_the_window() {
+    let mut rig = Rig::new(64);
+    for sequence in (0..50).filter(|n| *n != 20) {
+        rig.arrive(0, sequence, 1.min(sequence) as u16);
+    }
+    for n in 0..2 * u64::from(STRAYS) {
+        assert_eq!(rig.arrive(0, n % 20, 1), Arrival::Duplicate);
+    }
+    assert_eq!((rig.reorder.given_up, rig.out.len()), (0, 20));
+    assert_eq!(rig.arrive(0, 20, 1), Arrival::Now);
+    assert_eq!(rig.out.len(), 50);
+}
+
 proptest! {
     /// Whatever arrives in whatever order, with whatever references: nothing comes out twice, what
     /// came in comes out, no packet before one it follows that came too, and all is bounded.
