@@ -66,6 +66,18 @@ fn much_loss_both_ways_costs_no_packet_and_no_timeout() {
 }
 
 #[test]
+fn losses_in_bursts_are_not_taken_for_congestion() {
+    let mut world = World::new(1, &[Spec::new(100.0, 25.0).bursts(0.05, 5.0)], |_| ());
+    world.run_until(1.0);
+    world.udp(1_400, 8_000.0);
+    world.run_until(4.0);
+    let before = world.links[0][0].bytes;
+    world.run_until(10.0);
+    let sent = mbit(world.links[0][0].bytes - before, 6.0);
+    assert!(sent > 97.0, "{sent} Mbit/s");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let (rate, world) = bulk(Spec::new(20.0, 10.0).loss(0.05), 2, seed);

@@ -9,6 +9,10 @@ const PENDING: usize = 64;
 /// how many packets are under way behind later ones varies, and is no loss.
 const FORGET: f64 = 10e6;
 
+/// Runs of losses from which their mean length is known, and the most it is taken to be.
+const ENOUGH_RUNS: u64 = 20;
+const MAX_BURST: f64 = 8.0;
+
 /// A path's counters as one report gave them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
@@ -34,6 +38,15 @@ pub(super) struct Judged {
     pub(super) sent: u64,
     pub(super) lost: u64,
     pub(super) runs: u64,
+}
+
+impl Judged {
+    /// Mean length of a run of losses since `before`, if there were enough of them to tell.
+    pub(super) fn burst_since(&self, before: &Self) -> Option<f64> {
+        let runs = self.runs.saturating_sub(before.runs);
+        let lost = self.lost.saturating_sub(before.lost);
+        (runs >= ENOUGH_RUNS).then(|| (lost as f64 / runs as f64).clamp(1.0, MAX_BURST))
+    }
 }
 
 #[derive(Debug, Default)]

@@ -35,6 +35,8 @@ const PROBE_EVERY: u32 = 8;
 const FOREIGN_AFTER: u32 = 4;
 /// Packets of which the loss is judged at least: of few, one lost says nothing.
 const ENOUGH: f64 = 60.0;
+/// The share of the capacity that is sent at between two probes.
+const CRUISE_GAIN: f64 = 0.99;
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
 /// The share of the capacity once known that is not given up to a rival.
@@ -101,6 +103,10 @@ pub(super) struct Rate {
     suspect: Option<(f64, f64)>,
     delivery: f64,
     loss: f64,
+    /// What had become of datagrams when the capacity was found, and the mean length of a run of
+    /// losses since.
+    since: Judged,
+    burst: f64,
 }
 
 impl Rate {
@@ -134,6 +140,8 @@ impl Rate {
             suspect: None,
             delivery: 0.0,
             loss: 0.0,
+            since: Judged::default(),
+            burst: 1.0,
         }
     }
 
@@ -216,6 +224,10 @@ impl Rate {
         let mean = if got > 0.0 { bytes / got } else { 0.0 };
         let little = sent * mean / sent_span < LITTLE * self.measured_rate;
         match self.phase {
+            Phase::Cruise => self.burst = at.judged.burst_since(&self.since).unwrap_or(self.burst),
+            Phase::Startup | Phase::Drain => self.since = at.judged,
+        }
+        match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
             Phase::Cruise => self.cruise(loss, judged, sample, offered, rtt),
@@ -289,7 +301,9 @@ impl Rate {
     fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, rtt: f64) {
         let floor = self.floor.unwrap_or(loss);
         let judged = self.judged(loss, sent);
-        let noise = |of: f64, sent: f64| (of.max(0.003) * (1.0 - of) / sent).sqrt();
+        // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
+        let spread = 2.0 * self.burst - 1.0;
+        let noise = |of: f64, sent: f64| (spread * of.max(0.003) * (1.0 - of) / sent).sqrt();
         let excess =
             judged.is_some_and(|(sent, loss)| loss - floor > 0.01 + 3.0 * noise(floor, sent));
         let below = self.measured_rate <= self.capacity;
@@ -374,7 +388,7 @@ impl Rate {
                 if self.probes > 1 { 1.25 } else { 1.06 }
             }
             1 if self.probes > 0 => 0.97,
-            _ => 0.98,
+            _ => CRUISE_GAIN,
         };
         self.rate = self.capacity * gain;
     }

@@ -22,9 +22,9 @@ const COPY_FROM: f64 = 0.003;
 /// most.
 const BACKLOG: (f64, f64) = (0.008, 0.025);
 /// How long packets of a flow may wait, in round trips: where much is lost, a flow in order needs
-/// a window for the time in which something is sent again.
+/// a window for the time in which something is sent again, and again where that is lost too.
 const TARGET: f64 = 0.4;
-const TARGET_LOSSY: f64 = 1.5;
+const TARGET_LOSSY: f64 = 3.0;
 /// What is sent again is sent once more after this, microseconds, where much is lost.
 const SECOND_AFTER: u64 = 3_000;
 const SECOND_FROM: f64 = 0.02;
