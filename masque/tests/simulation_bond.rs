@@ -89,14 +89,19 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn what_a_path_loses_comes_in_time() {
-    let mut world = World::new(2, &[Spec::new(100.0, 25.0).loss(0.05)], |_| ());
-    world.run_until(1.0);
-    let flow = world.udp(1_400, 5_000.0);
-    world.run_until(6.0);
-    let p99 = world.udp_of(flow).added(0.99, 25.1, 5_000);
-    assert!(p99 < 40.0, "{p99} ms");
-    assert!(world.bonds[1].report().recovered > 500);
-    assert_eq!(world.bonds[1].report().given_up, 0);
+    let mut late: Vec<_> = (1..=5)
+        .map(|seed| {
+            let mut world = World::new(seed, &[Spec::new(100.0, 25.0).loss(0.05)], |_| ());
+            world.run_until(1.0);
+            let flow = world.udp(1_400, 5_000.0);
+            world.run_until(6.0);
+            assert!(world.bonds[1].report().recovered > 500);
+            assert_eq!(world.bonds[1].report().given_up, 0);
+            world.udp_of(flow).added(0.99, 25.1, 5_000)
+        })
+        .collect();
+    late.sort_by(f64::total_cmp);
+    assert!(late[2] < 30.0, "added p99 of five seeds: {late:?} ms");
 }
 
 #[test]

@@ -39,6 +39,10 @@ const ENOUGH: f64 = 60.0;
 const CRUISE_GAIN: f64 = 0.99;
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
+/// How much faster than what got through, at most, a backlog is let out at first; and how much of one
+/// in a quarter of a round trip before anything got through, bytes: what some flows begin with.
+const PRESS_GAIN: f64 = 8.0;
+const PRESS_FIRST: f64 = 131_072.0;
 /// The share of the capacity once known that is not given up to a rival.
 const FAIR_SHARE: f64 = 0.5;
 
@@ -72,6 +76,8 @@ pub(super) struct Rate {
     limit: Option<f64>,
     phase: Phase,
     rate: f64,
+    /// What a backlog asks for while nothing is known of the path.
+    pressed: f64,
     /// The rate at which the packets of the round now measured were sent, and those of the next:
     /// what is reported in a round was sent in the one before.
     measured_rate: f64,
@@ -117,6 +123,7 @@ impl Rate {
             limit,
             phase: Phase::Startup,
             rate,
+            pressed: 0.0,
             measured_rate: rate,
             sending_rate: rate,
             sent_at: 0.0,
@@ -147,7 +154,22 @@ impl Rate {
 
     /// Bytes a second to let out.
     pub(super) fn rate(&self) -> f64 {
-        self.rate
+        if self.phase == Phase::Startup { self.rate.max(self.pressed) } else { self.rate }
+    }
+
+    /// `backlog` bytes wait, which is to be gone in a quarter of a round trip of `rtt` microseconds as
+    /// long as the path shows no queue: flows that begin slow themselves down, and take a wait here
+    /// for the path's end (RFC 9406).
+    pub(super) fn press(&mut self, backlog: f64, rtt: f64) {
+        if self.phase == Phase::Startup {
+            let each = 4e6 / rtt.max(1_000.0);
+            let most = if self.queued == 0 {
+                (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
+            } else {
+                0.0
+            };
+            self.pressed = (backlog * each).min(most).min(self.limit.unwrap_or(f64::INFINITY));
+        }
     }
 
     /// Another path died, and this one is to carry what it did: where nothing better is known, that

@@ -219,6 +219,9 @@ impl Bond {
         if self.store.is_full() {
             return None;
         }
+        let alive = self.paths.iter().filter(|p| p.alive).count().max(1);
+        let share = self.queue.bytes as f64 / alive as f64;
+        self.paths.iter_mut().for_each(|p| p.rate.press(share, p.srtt));
         let at = self.choose(now, self.queue.bytes)?;
         if !self.numbered {
             return self.poll_plain(now, out);
