@@ -7,7 +7,7 @@ use bauta_masque::bond::field::{self, Agreed, Offer};
 use bauta_masque::bond::{Bond, Config, Event, Policy, Queued, Received, Role};
 use bauta_masque::connect_ip::Verdict;
 use bauta_masque_io::bonded::Bonded;
-use bauta_masque_io::{ConnId, Connection, Header, cid};
+use bauta_masque_io::{ConnId, Connection, DatagramBuf, Header, cid};
 
 use super::endpoints::Endpoints;
 use super::session::Session;
@@ -105,28 +105,42 @@ impl Sessions {
     }
 
     /// A datagram for a session with a bond.
-    pub(super) fn take_bonded(&mut self, at: usize, conn: ConnId, stream: u64, payload: &mut [u8]) {
+    pub(super) fn take_bonded(
+        &mut self,
+        at: usize,
+        conn: ConnId,
+        stream: u64,
+        mut payload: DatagramBuf,
+    ) {
         let now = self.now;
         let Some(session) = self.list.get_mut(at) else { return };
         let Some(layer) = &mut session.layer else { return };
         let Some(path) = layer.bonded.path_of(conn, stream) else { return };
-        match layer.bonded.bond.handle_datagram(now, path, payload) {
-            Received::Packet(packet) => self.inside(at, packet),
+        let whole = payload.len();
+        match layer.bonded.bond.handle_datagram(now, path, payload.bytes_mut()) {
+            Received::Packet(packet) => {
+                let kept = packet.len();
+                payload.advance(whole - kept);
+                self.inside(at, payload);
+            }
             Received::Taken => {}
             Received::Dropped(_) => self.traffic.down_dropped += 1,
         }
     }
 
     /// A packet from the gateway, a Context ID in front of it.
-    fn inside(&mut self, at: usize, payload: &mut [u8]) {
+    #[inline]
+    fn inside(&mut self, at: usize, mut payload: DatagramBuf) {
         let Self { now, list, tun, traffic, policy, .. } = self;
         let Some(session) = list.get_mut(at) else { return };
-        match session.ip.handle_datagram(*now, payload, policy) {
+        match session.ip.handle_datagram(*now, payload.bytes_mut(), policy) {
             Verdict::Forward(packet) => {
+                let len = packet.len();
                 traffic.down_packets += 1;
-                traffic.down_bytes += packet.len() as u64;
+                traffic.down_bytes += len as u64;
                 if let Some(tun) = tun {
-                    tun.queue_packet(packet);
+                    payload.advance(payload.len() - len);
+                    tun.queue(payload);
                 }
             }
             Verdict::Reply(icmp) => {
@@ -145,7 +159,7 @@ impl Sessions {
         for at in 0..self.list.len() {
             let Some(mut layer) = self.list[at].layer.take() else { continue };
             while let Some(payload) = layer.bonded.bond.poll_deliver(now) {
-                self.inside(at, payload);
+                self.inside(at, DatagramBuf::copy_of(payload));
             }
             due = due.into_iter().chain(layer.bonded.transmit(now, endpoints)).min();
             let conn = self.list[at].conn;

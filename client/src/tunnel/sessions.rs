@@ -188,7 +188,7 @@ impl Sessions {
             && self.list[at].layer.is_some()
         {
             self.soiled = true;
-            return self.take_bonded(at, conn.id(), stream, payload.bytes_mut());
+            return self.take_bonded(at, conn.id(), stream, payload);
         }
         let Self { now, list, tun, traffic, policy, .. } = self;
         let Some(session) = list.iter_mut().find(|s| s.conn == conn.id()) else { return };
