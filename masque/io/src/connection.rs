@@ -43,7 +43,8 @@ pub struct Connection {
     pub(crate) id: ConnId,
     pub(crate) quic: Quic,
     pub(crate) cids: Vec<Cid>,
-    pub(crate) deadline: Option<Instant>,
+    /// Where it stands among the endpoint's timers: no later than quiche's own.
+    pub(crate) armed: Option<Instant>,
     /// Whom a server counts it for.
     pub(crate) source: Option<Subnet>,
     /// A server counts its handshake as under way.
@@ -70,7 +71,7 @@ impl Connection {
             id,
             quic,
             cids: Vec::new(),
-            deadline: None,
+            armed: None,
             source: None,
             shaking: false,
             h3: None,

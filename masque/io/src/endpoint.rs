@@ -364,13 +364,17 @@ impl Endpoint {
                 break;
             }
             self.timers.pop_first();
-            if let Some(conn) = self.conns.get_mut(&id) {
-                conn.deadline = None;
-                conn.quic.on_timeout();
-                conn.timer_fired();
-                conn.drive(&self.h3, app);
-                self.touched.push(id);
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            conn.armed = None;
+            if conn.quic.timeout_instant().is_none_or(|due| due > now) {
+                // It was put off meanwhile.
+                self.arm(id, now);
+                continue;
             }
+            conn.quic.on_timeout();
+            conn.timer_fired();
+            conn.drive(&self.h3, app);
+            self.touched.push(id);
         }
     }
 
@@ -473,18 +477,18 @@ impl Endpoint {
         self.turn = turn;
     }
 
+    /// Sees to it that the connection's timer fires. One that is put off, as by every packet, stays
+    /// where it is until it is due, and is looked at again then.
     fn arm(&mut self, id: ConnId, now: Instant) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let deadline = conn.quic.timeout_instant().map(|at| at.max(now));
-        if conn.deadline != deadline {
-            if let Some(old) = conn.deadline {
-                self.timers.remove(&(old, id));
-            }
-            if let Some(new) = deadline {
-                self.timers.insert((new, id));
-            }
-            conn.deadline = deadline;
+        let Some(due) = conn.quic.timeout_instant().map(|at| at.max(now)) else { return };
+        if conn.armed.is_some_and(|at| at <= due) {
+            return;
         }
+        if let Some(old) = conn.armed.replace(due) {
+            self.timers.remove(&(old, id));
+        }
+        self.timers.insert((due, id));
     }
 
     /// Keeps the peer supplied with spare connection ids, and forgets those it has retired.

@@ -161,7 +161,7 @@ impl Endpoint {
         for cid in &conn.cids {
             self.cids.remove(cid);
         }
-        if let Some(at) = conn.deadline {
+        if let Some(at) = conn.armed {
             self.timers.remove(&(at, conn.id));
         }
         if conn.shaking {
