@@ -154,6 +154,9 @@ impl Bond {
 
     /// When silence is to be looked at.
     pub(super) fn silence_due(&self) -> Option<u64> {
+        if !self.is_minding() {
+            return None;
+        }
         let interval = self.interval();
         let several = self.paths.len() > 1;
         let fallback = self.has_fallback();
@@ -190,6 +193,9 @@ impl Bond {
 
     /// A peer whose QUIC acknowledges what its bond never reports does not speak our language.
     pub(super) fn watch_deafness(&mut self, now: u64, id: PathId, before: &QuicStats) {
+        if !self.is_minding() {
+            return;
+        }
         let Some(path) = self.path(id) else { return };
         let silence = path.silence(now);
         if silence > DOUBT_HEARING && path.quic.acked_bytes > before.acked_bytes {
@@ -259,5 +265,26 @@ impl Bond {
             (self.clean.plain_since, self.clean.plain_sent) = (now, 0);
             self.clean.plain_lost = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::field::Offer;
+    use super::super::{Bond, Config, Role};
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment does")]
+    fn no_report_is_waited_for_where_nothing_is_numbered() {
+        let now = Instant::now();
+        let mut bond = Bond::new(Config::new(Role::Client, Offer::default().agreed(), 1), now);
+        assert!(bond.add_path(now, 0, 1_400));
+        // A probe that was never reported.
+        bond.paths[0].number(1);
+        assert_eq!(bond.poll_timeout(), None);
+        bond.numbered = true;
+        assert!(bond.poll_timeout().is_some());
     }
 }

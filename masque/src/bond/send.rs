@@ -81,7 +81,7 @@ impl Bond {
     }
 
     fn poll_any(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
-        if !self.numbered && self.store.settled() == self.store.next() {
+        if !self.is_minding() {
             return self.poll_feedback(now, out).or_else(|| self.poll_plain(now, out));
         }
         self.poll_feedback(now, out)
@@ -90,6 +90,12 @@ impl Bond {
             .or_else(|| self.poll_repair(now, out))
             .or_else(|| self.poll_probe(now, out))
             .or_else(|| self.poll_new(now, out))
+    }
+
+    /// Whether numbered packets are sent, or some that were have yet to be reported. Else nothing but
+    /// reports and plain packets goes out, and no answer is missed.
+    pub(super) fn is_minding(&self) -> bool {
+        self.numbered || self.store.settled() != self.store.next()
     }
 
     /// Without numbers: by the first path that lives.
