@@ -1,6 +1,6 @@
 """A packet's way, stage by stage: nanoseconds each, and beside it what the stage cannot be cheaper than.
 
-Everything runs in one thread of one process (`masque/io/benches/stages.rs`), which cargo builds first.
+Everything runs in one thread of one process (`masque/io/benches/stages`), which cargo builds first.
 """
 
 import os

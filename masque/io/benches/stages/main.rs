@@ -3,7 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench says what it found")]
 
-#[path = "../tests/road/mod.rs"]
+mod bond;
+#[path = "../../tests/road/mod.rs"]
 mod road;
 
 use std::time::Duration;
@@ -55,6 +56,7 @@ fn main() {
         udp().await;
         quic(aead);
         session();
+        bond::measure();
         match alone {
             Ok(()) => tun().await,
             Err(error) => println!("TUN\tnot measured: no network namespace ({error})\t–\t–"),
