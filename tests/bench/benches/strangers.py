@@ -2,6 +2,8 @@
 
 10,000 samples a class, in random order on one connection, requests of one length, client and gateway on loopback. For each pair of classes
 the Kolmogorov-Smirnov test, and the gap of the medians. Halves of one class are compared as well: what noise does by itself.
+
+And what a stranger's model can tell by the shape of a tunnel: the classifier of bench `shape`, for tunnels of the default shape.
 """
 
 import itertools
@@ -9,9 +11,11 @@ import math
 import statistics
 import time
 
-from scene import net, product
+from benches import shape
+from scene import product
 from scene.proc import Failed
 
+PACKAGES = shape.PACKAGES
 SAMPLES = 10_000
 SEED = "5a" * 32
 PAGE = "missing page"  # by GET, the others by CONNECT
@@ -19,7 +23,12 @@ ALPHA, GAP = 0.01, 1.0  # of KS, in percent
 
 
 def run(course):
-    _, gateway, _ = course.stage()
+    stage = course.stage()
+    clock(course, stage[1])
+    shape.judge(course, ("start",), stage)
+
+
+def clock(course, gateway):
     load = product.programs() / "examples/strangers"
     if not load.exists():
         raise Failed("cargo build --release --locked -p bauta-gateway --example strangers builds what this bench asks with")
