@@ -60,7 +60,7 @@ pub enum Command {
         /// How packets are spread over the paths; `auto` by default.
         #[arg(long, value_name = "POLICY")]
         policy: Option<PolicyName>,
-        /// Which packets are as large as a browser's; `start` by default.
+        /// How much of what is sent looks like a browser's; `start` by default.
         #[arg(long, value_name = "SHAPE")]
         shape: Option<ShapeName>,
         /// What the tunnel never exceeds, each way, repair included, such as 50mbit; as fast as the network

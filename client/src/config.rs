@@ -177,7 +177,7 @@ pub struct Settings {
     pub keepalive: Duration,
     /// QUIC, TCP, or whichever gets through.
     pub transport: Transport,
-    /// Which packets are as large as a browser's.
+    /// How much of what is sent looks like a browser's.
     pub shape: Shape,
     /// Folder for qlog files.
     pub qlog: Option<PathBuf>,

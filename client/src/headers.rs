@@ -1,9 +1,6 @@
 //! The requests that open tunnels, as header lists, and what is read from the answers.
 
-use bauta_masque::{
-    request::{CONNECT_IP, CONNECT_UDP},
-    template::Template,
-};
+use bauta_masque::request::{CONNECT_IP, CONNECT_UDP};
 use bauta_masque_io::{Header, NameValue, concealed::Export};
 
 use crate::{config::Settings, dial::Target};
@@ -30,8 +27,21 @@ pub fn connect_ip(settings: &Settings, tls: &mut dyn Export) -> Vec<Header> {
     extended(settings, tls, CONNECT_IP, &path)
 }
 
+/// A page of the gateway's website, or what belongs to one, as a browser asks for it.
+pub fn page(authority: &str, path: &str) -> Vec<Header> {
+    Vec::from([
+        header((":method", "GET")),
+        header((":authority", authority)),
+        header((":scheme", "https")),
+        header((":path", path)),
+        header(("accept", "*/*")),
+        header(("accept-encoding", "gzip, deflate, br, zstd")),
+        header(("accept-language", "en-US,en;q=0.9")),
+    ])
+}
+
 fn extended(settings: &Settings, tls: &mut dyn Export, protocol: &str, path: &str) -> Vec<Header> {
-    let authority = authority(settings, &settings.ip_template);
+    let authority = site(settings);
     let mut list = Vec::from([
         header((":method", "CONNECT")),
         header((":protocol", protocol)),
@@ -46,8 +56,8 @@ fn extended(settings: &Settings, tls: &mut dyn Export, protocol: &str, path: &st
 }
 
 /// The website's name; its port only where it is not the default one.
-fn authority(settings: &Settings, template: &Template) -> String {
-    if let Some((_, authority)) = template.origin().split_once("://") {
+pub fn site(settings: &Settings) -> String {
+    if let Some((_, authority)) = settings.ip_template.origin().split_once("://") {
         return authority.into();
     }
     let name = if settings.sni.contains(':') {

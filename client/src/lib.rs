@@ -6,6 +6,7 @@
 //! | [`stage`] | the named steps of coming up, failures with advice, exit codes |
 //! | [`tunnel`] | CONNECT-IP: connecting, hand-over, migration, reconnecting |
 //! | [`routes`], [`killswitch`], [`dns`], [`state`] | what is changed on this machine, and how it is undone |
+//! | [`page`] | what a browser fetches for a page of the gateway's website |
 //! | [`dial`], [`forward`], [`proxy`] | TCP and UDP flows without an interface and without root |
 //! | [`control`], [`status`] | how `status` and `down` talk to a running tunnel |
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ pub mod killswitch;
 pub mod link;
 pub mod liveness;
 pub mod net;
+pub mod page;
 pub mod proxy;
 pub mod quic;
 pub mod rate;

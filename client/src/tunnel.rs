@@ -16,13 +16,14 @@ mod sessions;
 mod start;
 mod system;
 mod upkeep;
+mod visit;
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use bauta_masque::datagram::H3_NO_ERROR;
+use bauta_masque::{datagram::H3_NO_ERROR, shape::Shape};
 use bauta_masque_io::{Closed, ConnId, QuicConfig, clock};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -49,6 +50,7 @@ use session::Session;
 use sessions::{Note, Sessions};
 use start::{gateways, hold};
 use system::{System, state_failure};
+use visit::{Stay, Visit};
 
 /// How long the old session is listened to after a hand-over: what is on its way arrives.
 const OVERLAP: Duration = Duration::from_secs(3);
@@ -286,7 +288,15 @@ impl<'a> Tunnel<'a> {
                 self.connector = None;
                 self.lanes.call_off();
                 self.local = watch::source(peer, Some(self.settings.mark));
-                self.sessions.list.push(Session::new(id, peer, now, self.settings));
+                let mut session = Session::new(id, peer, now, self.settings);
+                // A machine that is cut off waits for nothing.
+                let hurry = self.was_up && self.sessions.current.is_none();
+                if self.settings.shape != Shape::None && !hurry {
+                    session.visit = Some(Visit::new(self.settings, now));
+                    session.stay = (self.settings.shape == Shape::Web)
+                        .then(|| Stay::begin(self.settings, now));
+                }
+                self.sessions.list.push(session);
                 if !self.was_up {
                     let rtt = self.endpoint.get(id).map_or(Duration::ZERO, |c| c.rtt());
                     self.progress.done(
@@ -309,7 +319,9 @@ impl<'a> Tunnel<'a> {
                 let (Some(session), Some(conn)) = (sessions.get(id), endpoint.get(id)) else {
                     return Ok(());
                 };
-                match session.settings(conn, now) {
+                let taken = session.settings(conn, now);
+                endpoint.touch(id);
+                match taken {
                     Err(failure) => self.lost(id, failure, now)?,
                     Ok(()) if !self.was_up => {
                         let how = if session.datagrams {

@@ -4,7 +4,7 @@
 //! Two means, both of which any peer of RFC 9298 and RFC 9484 bears: a header field that means
 //! nothing, and HTTP Datagrams of a context nobody has registered, which are dropped in silence
 //! (RFC 9298 section 4, RFC 9484 section 6). `EXTENSIONS.md` specifies them. The sizes are those of
-//! `masque/io/fingerprint`'s browser on an ordinary page: requests of 484 to 496 bytes of UDP
+//! `masque/io/fingerprint`'s browser on an ordinary page: requests of 340 to 496 bytes of UDP
 //! payload, full packets of 1,250.
 
 use std::ops::RangeInclusive;
@@ -19,13 +19,27 @@ pub const FILLER_CONTEXT: u64 = 0x2b4c;
 /// Bytes of a request's field section with which its packet, the first capsules of a tunnel in it, is
 /// as large as a browser's.
 pub const REQUEST: RangeInclusive<usize> = 417..=429;
+/// The same of what a browser asks for on a visit, each alone in its packet: bytes of UDP payload less
+/// those of headers around the field section.
+pub mod visit {
+    use std::ops::RangeInclusive;
+
+    /// A page.
+    pub const PAGE: RangeInclusive<usize> = 428..=439;
+    /// A style sheet.
+    pub const STYLE: RangeInclusive<usize> = 344..=349;
+    /// A script.
+    pub const SCRIPT: RangeInclusive<usize> = 304..=306;
+    /// A picture.
+    pub const PICTURE: RangeInclusive<usize> = 399..=405;
+}
 /// Bytes of padding in the answer to a request that was padded: a page of the site.
 pub const ANSWER: RangeInclusive<usize> = 1700..=1800;
 
 /// UDP payload of a packet that carries a browser's request, bytes.
 const SMALL: RangeInclusive<usize> = 484..=496;
 /// UDP payload of a browser's full packet, bytes.
-const FULL: usize = 1250;
+pub const FULL: usize = 1250;
 /// Bytes of a packet beside its frames: flags, connection id, packet number, tag.
 const OVERHEAD: usize = 1 + 8 + 2 + 16;
 /// Type and length of a DATAGRAM frame, bytes.

@@ -28,16 +28,17 @@ impl From<PolicyName> for Policy {
     }
 }
 
-/// Which packets are as large as a browser's.
+/// How much of what is sent looks like a browser's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ShapeName {
     /// None: not a byte is added.
     None,
-    /// The request and the first packets up.
+    /// A visit to the gateway's website first, then the request and the first packets up.
     #[default]
     Start,
-    /// Every packet up: small ones have a request's size, others are full.
+    /// Every packet up: small ones have a request's size, none is beyond a browser's; and pages of the
+    /// website now and then for half a minute.
     Web,
 }
 

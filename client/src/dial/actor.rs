@@ -207,6 +207,10 @@ impl Actor {
                 if self.connector.as_ref().is_some_and(|c| c.owns(id)) {
                     self.connector = None;
                     self.current = Some(id);
+                    if let Some(conn) = self.endpoint.get(id) {
+                        conn.end_reserve();
+                        self.endpoint.touch(id);
+                    }
                     // What is open there goes on.
                     self.over_tcp = OverTcp::default();
                     self.liveness = Liveness::new(now, self.settings.keepalive);

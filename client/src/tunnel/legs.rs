@@ -193,6 +193,10 @@ impl Tunnel<'_> {
     pub(super) fn leg_settled(&mut self, id: ConnId, now: Instant) -> bool {
         let Some(leg) = self.legs.iter_mut().find(|leg| leg.conn == Some(id)) else { return false };
         leg.settled = Some(now);
+        if let Some(conn) = self.endpoint.get(id) {
+            conn.end_reserve();
+            self.endpoint.touch(id);
+        }
         true
     }
 

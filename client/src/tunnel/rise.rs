@@ -33,6 +33,11 @@ impl Tunnel<'_> {
                 continue;
             }
             if let Some(conn) = endpoint.get(id)
+                && (session.leave_site(conn, now) || session.look_on(conn, now))
+            {
+                endpoint.touch(id);
+            }
+            if let Some(conn) = endpoint.get(id)
                 && session.is_mtu_known(conn, now)
             {
                 let mtu = session.mtu(conn);

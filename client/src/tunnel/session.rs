@@ -6,12 +6,14 @@ use std::{
 };
 
 use super::bonding::{self, Layer};
+use super::visit::{Stay, Visit};
 use bauta_masque::bond::field::{self, Offer};
 use bauta_masque::{
     address::{AssignedAddress, Prefix},
     connect_ip::{Config, ConnectIp, Event},
     dns::DnsConfig,
     route::IpRange,
+    shape::Shape,
 };
 use bauta_masque_io::{
     Carrier, ConnId, Connection, DatagramBuf, Header, StreamError, tcp::road::is_road,
@@ -46,6 +48,8 @@ const CAPSULE_MTU: u16 = 1400;
 pub(super) enum Step {
     /// SETTINGS are awaited.
     Settings,
+    /// A visit to the website is under way.
+    Visit,
     /// Path MTU discovery is under way.
     PathMtu,
     /// The answer to CONNECT-IP is awaited.
@@ -90,6 +94,12 @@ pub(super) struct Session {
     pub(super) layer: Option<Box<Layer>>,
     /// The longest packet it takes, bytes.
     pub(super) max_packet: usize,
+    /// Packets that no QUIC packet of a browser's size has room for go in capsules, so that there is IPv6.
+    pub(super) overflows: bool,
+    /// What comes before the tunnel.
+    pub(super) visit: Option<Visit>,
+    /// What goes on beside it.
+    pub(super) stay: Option<Stay>,
     asked_v4: bool,
     asked_v6: bool,
     answered: (bool, bool),
@@ -124,6 +134,9 @@ impl Session {
             offer,
             layer: None,
             max_packet: 0,
+            overflows: settings.shape == Shape::Web && settings.ipv6,
+            visit: None,
+            stay: None,
             asked_v4: false,
             asked_v6: false,
             answered: (false, false),
@@ -134,7 +147,7 @@ impl Session {
     }
 
     /// SETTINGS have come.
-    pub(super) fn settings(&mut self, conn: &Connection, now: Instant) -> Result<(), Failure> {
+    pub(super) fn settings(&mut self, conn: &mut Connection, now: Instant) -> Result<(), Failure> {
         if !conn.extended_connect_enabled() {
             return Err(Failure::new(
                 Stage::Settings,
@@ -143,8 +156,26 @@ impl Session {
             ));
         }
         self.datagrams = conn.datagrams_enabled();
-        (self.step, self.since) = (Step::PathMtu, now);
+        (self.step, self.since) = (Step::Visit, now);
+        self.leave_site(conn, now);
         Ok(())
+    }
+
+    /// Goes on with the visit to the website or, when it is over or there is none, to what the path carries.
+    /// Returns whether there is something to send.
+    pub(super) fn leave_site(&mut self, conn: &mut Connection, now: Instant) -> bool {
+        if self.step != Step::Visit {
+            return false;
+        }
+        if let Some(visit) = self.visit.as_mut().filter(|visit| !visit.is_over(now)) {
+            return visit.go_on(conn, now);
+        }
+        if let Some(visit) = self.visit.take() {
+            visit.end(conn);
+        }
+        conn.end_reserve();
+        (self.step, self.since) = (Step::PathMtu, now);
+        true
     }
 
     /// Goes on from path MTU discovery when it has settled, or has had its time.
@@ -342,18 +373,30 @@ impl Session {
         }
         match self.step {
             Step::PathMtu => self.since + MTU_PATIENCE,
+            Step::Visit => self.visit.as_ref().map_or(self.since, Visit::timeout),
             Step::Settings | Step::Asked => self.since + ANSWER_PATIENCE,
             Step::Accepted => {
                 let end = self.since + ANSWER_PATIENCE;
                 self.assigned_since.map_or(end, |since| end.min(since + FAMILY_PATIENCE))
             }
             Step::Ready if self.over_tcp => self.since + FAR,
-            Step::Ready => self.liveness.timeout(rtt),
+            Step::Ready => {
+                let alive = self.liveness.timeout(rtt);
+                let view = self.visit.as_ref().map(Visit::timeout);
+                let stay = self.stay.as_ref().map(|stay| stay.next);
+                view.into_iter().chain(stay).fold(alive, Instant::min)
+            }
         }
     }
 
-    /// The largest packet that fits, bytes.
+    /// The largest packet that is carried, bytes.
     pub(super) fn mtu(&self, conn: &(impl Carrier + ?Sized)) -> u16 {
+        let fits = self.fitting(conn);
+        if self.overflows { fits.max(MIN_IPV6) } else { fits }
+    }
+
+    /// The largest packet that fits into a datagram, bytes.
+    fn fitting(&self, conn: &(impl Carrier + ?Sized)) -> u16 {
         let stream = self.stream.unwrap_or(0);
         if self.max_packet > 0 {
             return u16::try_from(self.max_packet).unwrap_or(u16::MAX);

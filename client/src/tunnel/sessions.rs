@@ -18,7 +18,10 @@ use bauta_masque_io::{
 
 use super::bonding;
 use super::endpoints::Endpoints;
-use super::{fallback::Lanes, session::Session};
+use super::{
+    fallback::Lanes,
+    session::{MIN_IPV6, Session},
+};
 use crate::{
     headers,
     stage::{Failure, Stage},
@@ -85,7 +88,7 @@ pub(super) struct Sessions {
     pub(super) soiled: bool,
     pub(super) policy: Policy,
     batch: TunBatch,
-    chunk: Box<[u8]>,
+    pub(super) chunk: Box<[u8]>,
 }
 
 impl Sessions {
@@ -129,10 +132,13 @@ impl Sessions {
         }
         let Some(conn) = endpoint.get(session.conn) else { return false };
         let queued = session.stream.map_or(0, |stream| conn.queued(stream));
+        if queued >= HIGH_WATER {
+            return false;
+        }
         if !session.is_bypassed() {
             return session.bond_has_room();
         }
-        conn.datagrams_queued() < MAX_QUEUED && queued < HIGH_WATER
+        conn.datagrams_queued() < MAX_QUEUED
     }
 
     /// Sends one batch from the interface; `false` when there was none. An error means that the interface is
@@ -162,8 +168,14 @@ impl Sessions {
         let id = conn.id();
         let Some(tun) = self.tun.as_mut() else { return };
         let Some(session) = self.list.iter_mut().find(|s| s.conn == id) else { return };
-        let mut road = Road { now: self.now, session, conn, tun, traffic: &mut self.traffic };
-        let max = road.max_payload();
+        let traffic = &mut self.traffic;
+        let mut road = Road { now: self.now, session, conn, tun, traffic, fits: usize::MAX };
+        let mut max = road.max_payload();
+        if road.session.overflows {
+            let context = CONTEXT_ID_ZERO.len();
+            road.fits = max.saturating_sub(context);
+            max = max.max(usize::from(MIN_IPV6) + context);
+        }
         for packet in self.batch.drain() {
             let Some(packet) = road.send(packet, max) else { continue };
             let mtu = max.saturating_sub(CONTEXT_ID_ZERO.len());
@@ -386,6 +398,8 @@ struct Road<'a, C> {
     conn: &'a mut C,
     tun: &'a mut TunQueue,
     traffic: &'a mut Traffic,
+    /// The longest packet that goes in a datagram, bytes.
+    fits: usize,
 }
 
 impl<C: Carrier> Road<'_, C> {
@@ -406,10 +420,11 @@ impl<C: Carrier> Road<'_, C> {
             Verdict::Forward(_) => {
                 let len = packet.len() as u64;
                 let stream = self.session.stream.unwrap_or(0);
-                let sent = if !self.session.is_bypassed() {
+                let fits = packet.len() <= self.fits;
+                let sent = if fits && !self.session.is_bypassed() {
                     let taken = self.session.give_bond(self.now, packet.as_ref());
                     taken.then_some(()).ok_or(DatagramError::Full)
-                } else if self.session.datagrams {
+                } else if fits && self.session.datagrams {
                     self.conn.send_buf(stream, &CONTEXT_ID_ZERO, packet)
                 } else {
                     let packet = packet.as_ref();
@@ -442,6 +457,9 @@ impl App for Sessions {
 
     fn event(&mut self, conn: &mut Connection, event: Event) {
         let id = conn.id();
+        if self.visited(conn, &event) {
+            return;
+        }
         match event {
             Event::Established => self.notes.push(Note::Established(id)),
             Event::Settings => self.notes.push(Note::Settings(id)),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bauta_masque::concealed::EXPORT_FIELD;
 use bauta_masque::datagram::H3_INTERNAL_ERROR;
+use bauta_masque::shape::PADDING;
 use bauta_masque_io::{Header, NameValue, clock};
 use bauta_web::{Body, ClientAddr, Site};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -33,6 +34,8 @@ pub(crate) fn request(headers: &[Header], from: Option<std::net::IpAddr>) -> Opt
             b":protocol" => continue,
             // Only servers may say such a thing, to each other (RFC 9729 §6.2).
             _ if name == EXPORT_FIELD.as_bytes() => continue,
+            // Means nothing, to the site as little as to anybody.
+            _ if name == PADDING.as_bytes() => continue,
             _ => {
                 let malformed = name.iter().any(u8::is_ascii_uppercase)
                     || HOP_BY_HOP.iter().any(|hop| hop.as_bytes() == name);

@@ -8,9 +8,11 @@ mod trust;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use bauta_masque::datagram;
+use bauta_masque::shape::{FULL, REQUEST};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use quiche::h3::{self, Header};
@@ -63,6 +65,10 @@ pub struct Connection {
     moved: bool,
     trust: Trust,
     shaped: Option<Box<Shaped>>,
+    /// Nothing is sent that a browser would not send.
+    reserved: bool,
+    /// The packet that ends the handshake has left, and nothing follows it until there is an answer.
+    held: bool,
 }
 
 impl Connection {
@@ -86,6 +92,8 @@ impl Connection {
             moved: false,
             trust: Trust::Ordinary,
             shaped: None,
+            reserved: false,
+            held: false,
         }
     }
 
@@ -114,14 +122,24 @@ impl Connection {
         self.quic.server_name()
     }
 
-    /// Makes a request and returns its stream; an extended CONNECT is one too. The first of a
-    /// connection that is given a shape is padded.
+    /// Makes a request and returns its stream; an extended CONNECT is one too. It is padded while the
+    /// connection is given a shape.
     pub fn request(&mut self, headers: &[Header], fin: bool) -> Result<u64, StreamError> {
+        self.request_of(headers, fin, &REQUEST)
+    }
+
+    /// The same with a field section of so many bytes, if the connection is given a shape.
+    pub fn request_of(
+        &mut self,
+        headers: &[Header],
+        fin: bool,
+        bytes: &RangeInclusive<usize>,
+    ) -> Result<u64, StreamError> {
         let mut padded = Vec::new();
         let mut headers = headers;
-        if self.shaped.is_some() && self.seen_streams == 0 {
+        if self.shaped.is_some() {
             padded.extend_from_slice(headers);
-            pad_request(&mut padded);
+            pad_request(&mut padded, bytes);
             headers = &padded;
         }
         let h3 = self.h3.as_mut().ok_or(StreamError::Closed)?;
@@ -272,16 +290,43 @@ impl Connection {
 
     /// Moves to another local address (RFC 9000 section 9).
     pub(crate) fn migrate(&mut self, local: SocketAddr) -> quiche::Result<()> {
+        // The peer needs spare connection ids to follow.
+        self.end_reserve();
         self.quic.migrate_source(local)?;
         self.moved = true;
         Ok(())
+    }
+
+    /// Ends the reserve that a client's connection begins with where it is given a shape: from now on
+    /// the path's MTU is looked for with packets beyond a browser's, and the peer is offered spare
+    /// connection ids. To be called when there has been enough to look at, and before anything is
+    /// sent that needs the MTU.
+    pub fn end_reserve(&mut self) {
+        (self.reserved, self.held) = (false, false);
+    }
+
+    /// A packet has left. A browser's handshake ends with one that has room for all it has to say; quiche
+    /// would send a packet for each stream it opens.
+    pub(crate) fn hold(&mut self) {
+        self.held |= self.reserved && !self.settings_seen && self.quic.is_established();
+    }
+
+    /// Whether nothing is sent yet that a browser would not send.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.reserved
     }
 
     /// The largest packet to let quiche write, bytes. It discovers the MTU of a connection's first
     /// path only, and would fill packets of any other up to the configured maximum; what passed on
     /// the first is the best guess there is.
     pub(crate) fn packet_limit(&self) -> usize {
-        if self.moved { self.path_mtu } else { usize::MAX }
+        match (self.reserved, self.moved) {
+            // A browser's largest, but smaller than a probe for it.
+            (true, _) if self.settings_seen => FULL - 1,
+            (true, _) => FULL,
+            (_, true) => self.path_mtu,
+            _ => usize::MAX,
+        }
     }
 
     /// Sends something that the peer has to acknowledge.

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bauta_masque::shape::Shape;
+use bauta_masque::shape::{FULL, Shape};
 use foldhash::fast::RandomState;
 use tracing::{debug, trace};
 
@@ -267,7 +267,11 @@ impl Endpoint {
         dcid: Option<&[u8]>,
     ) -> Result<ConnId, EndpointError> {
         let scid = self.draw_cid();
-        quic.set_max_send_udp_payload_size(largest_payload(peer));
+        let largest = match self.config.shape {
+            Shape::Web => FULL,
+            Shape::Start | Shape::None => usize::MAX,
+        };
+        quic.set_max_send_udp_payload_size(largest_payload(peer).min(largest));
         let scid_quic = scid.to_quic();
         let mut conn = match dcid {
             None => quiche::connect_with_buffer_factory(
@@ -500,7 +504,7 @@ impl Endpoint {
                 conn.cids.retain(|c| *c != cid);
             }
         }
-        if !conn.is_established() {
+        if !conn.is_established() || conn.is_reserved() {
             return;
         }
         loop {

@@ -1,6 +1,8 @@
 //! Requests and answers as large as a browser's.
 
-use bauta_masque::shape::{self, ANSWER, PADDING, REQUEST};
+use std::ops::RangeInclusive;
+
+use bauta_masque::shape::{self, ANSWER, PADDING};
 use quiche::h3::Header;
 use quiche::h3::qpack::Encoder;
 
@@ -9,9 +11,10 @@ use crate::cid;
 /// The largest field section that is looked at, bytes.
 const MAX: usize = 4096;
 
-/// Adds padding to a request, unless it is as large already.
-pub(crate) fn pad_request(list: &mut Vec<Header>) {
-    let (wanted, seed) = (shape::draw(&REQUEST, random()), random());
+/// Adds padding to a request, so that its field section has as many bytes as `range` says, unless it has
+/// more.
+pub(crate) fn pad_request(list: &mut Vec<Header>, range: &RangeInclusive<usize>) {
+    let (wanted, seed) = (shape::draw(range, random()), random());
     list.push(Header::new(PADDING.as_bytes(), b""));
     let Some(missing) = encoded(list).and_then(|len| wanted.checked_sub(len)) else {
         list.pop();
@@ -46,18 +49,23 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use bauta_masque::shape::{REQUEST, visit};
+
     use super::*;
 
     #[test]
     fn requests_of_any_size_come_to_be_as_large_as_a_browsers_and_larger_ones_stay() {
-        for len in [0, 1, 60, 120, 300, 390] {
-            let mut list = vec![Header::new(b"authorization", "X".repeat(len).as_bytes())];
-            pad_request(&mut list);
-            let size = encoded(&list).unwrap();
-            assert!(REQUEST.contains(&size), "{len}: {size}");
+        for len in [0, 1, 60, 120, 300] {
+            let list = vec![Header::new(b"authorization", "X".repeat(len).as_bytes())];
+            for range in [REQUEST, visit::PAGE, visit::PICTURE] {
+                let mut list = list.clone();
+                pad_request(&mut list, &range);
+                let size = encoded(&list).unwrap();
+                assert!(range.contains(&size), "{len}: {size}");
+            }
         }
         let mut large = vec![Header::new(b"authorization", &[b'X'; 900])];
-        pad_request(&mut large);
+        pad_request(&mut large, &REQUEST);
         assert_eq!(large.len(), 1);
     }
 }

@@ -37,7 +37,7 @@ impl Connection {
         while let Some(h3) = self.h3.as_mut() {
             let polled = h3.poll(&mut self.quic);
             if !self.settings_seen && h3.peer_settings_raw().is_some() {
-                self.settings_seen = true;
+                (self.settings_seen, self.held) = (true, false);
                 app.event(self, Event::Settings);
             }
             match polled {

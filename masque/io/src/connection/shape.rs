@@ -15,12 +15,13 @@ pub(super) struct Shaped {
 }
 
 impl Connection {
-    /// Gives what is sent from now on a shape.
+    /// Gives what is sent from now on a shape, and keeps back what no browser sends.
     pub(crate) fn shape(&mut self, shape: Shape) {
         let mut seed = [0; 8];
         cid::random(&mut seed);
         let shaper = Shaper::new(shape, u64::from_le_bytes(seed));
         self.shaped = shaper.map(|shaper| Box::new(Shaped { shaper, stream: 0 }));
+        self.reserved = self.shaped.is_some();
     }
 
     /// A datagram of `len` bytes is about to be queued for `stream`.

@@ -49,6 +49,7 @@ impl Connection {
 
     /// A timer of quiche's has fired.
     pub(crate) fn timer_fired(&mut self) {
+        self.held = false;
         if let Trust::Unproven(probes) = &mut self.trust {
             *probes = PROBES;
         }
@@ -56,6 +57,9 @@ impl Connection {
 
     /// Whether quiche may write another packet.
     pub(crate) fn may_write(&mut self) -> bool {
+        if self.held {
+            return false;
+        }
         let Trust::Unproven(probes) = &mut self.trust else { return true };
         let stats = self.quic.stats();
         let in_flight = stats.sent_bytes.saturating_sub(stats.acked_bytes + stats.lost_bytes);

@@ -75,6 +75,7 @@ impl Train {
                 }
             };
             let n = if from_fixed { n } else { self.pad_first(conn, n) };
+            conn.hold();
             let src = from_fixed.then_some(info.from);
             let fits =
                 self.count == 0 || (info.to == self.dst && src == self.src && n <= self.segment);

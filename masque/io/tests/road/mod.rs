@@ -179,7 +179,9 @@ impl Road {
             Header::new(b":path", b"/.well-known/masque/ip/*/*/"),
             Header::new(b"capsule-protocol", b"?1"),
         ];
-        let stream = self.client.get(conn).unwrap().request(&head, false).unwrap();
+        let opening = self.client.get(conn).unwrap();
+        opening.end_reserve();
+        let stream = opening.request(&head, false).unwrap();
         self.client.touch(conn);
         self.near.stream = None;
         self.until(|road| road.near.stream.is_some()).await;
