@@ -4,6 +4,7 @@
 #[path = "../tests/bond_world/mod.rs"]
 mod bond_world;
 
+use bauta_masque::bond::Policy;
 use bond_world::link::Spec;
 use bond_world::{World, mbit};
 
@@ -216,58 +217,69 @@ fn switching() {
     );
 }
 
-fn pair(specs: &[Spec], flows: usize, seconds: f64) -> f64 {
-    let mut world = World::new(seed(), specs, |_| ());
+/// Inner-IP Mbit/s of TCP flows over a span of seconds, which begin at 1 s; `TRACE` shows how they get on.
+fn together(world: &mut World, flows: usize, (from, to): (f64, f64)) -> f64 {
+    const STEP: f64 = 0.25;
     world.run_until(1.0);
     let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
-    if std::env::var_os("TRACE").is_some() {
-        for step in 1..=40 {
-            world.run_until(1.0 + seconds * f64::from(step) / 40.0);
-            let sum: u64 = ids.iter().map(|f| world.delivered(*f)).sum();
+    let sum = |w: &World| ids.iter().map(|f| w.delivered(*f)).sum::<u64>();
+    let mut before = 0;
+    let mut until = 1.0;
+    while until < to {
+        let was = sum(world);
+        let next = if until < from { (until + STEP).min(from) } else { (until + STEP).min(to) };
+        world.run_until(next);
+        if std::env::var_os("TRACE").is_some() {
+            trace(world, next, mbit(sum(world) - was, next - until));
+        }
+        until = next;
+        if until == from {
+            before = sum(world);
+        }
+    }
+    mbit(sum(world) - before, to - from)
+}
+
+/// One line for a moment: the paths as either end sees them, the first flow, the counters.
+fn trace(world: &World, at: f64, rate: f64) {
+    print!("{at:5.2} {rate:6.1} ");
+    for path in 0..world.links.len() {
+        for end in 0..2 {
+            let p = world.bonds[end].path_report(path as u8).unwrap_or_default();
             print!(
-                "{:5.2} {:6.2} ",
-                seconds * f64::from(step) / 40.0,
-                mbit(sum, seconds * f64::from(step) / 40.0)
-            );
-            for at in 0..specs.len() {
-                for end in 0..2 {
-                    let p = world.bonds[end].path_report(at as u8).unwrap_or_default();
-                    print!(
-                        "| {} {:6.2} d {:6.2} q {:5.1} l {:5.1}% rtt {:5.1} ",
-                        p.alive,
-                        p.rate as f64 / 1e6,
-                        p.delivery_rate as f64 / 1e6,
-                        p.queue_delay.as_secs_f64() * 1e3,
-                        p.loss_ppm as f64 / 1e4,
-                        p.rtt.as_secs_f64() * 1e3
-                    );
-                }
-            }
-            let (a, b) = (world.bonds[0].report(), world.bonds[1].report());
-            let t = world.tcp_of(0);
-            print!(
-                "cwnd {:.0} ss {:.0} cuts {} to {} {} ",
-                t.cwnd,
-                t.ssthresh,
-                t.cuts,
-                t.timeouts,
-                t.state()
-            );
-            println!(
-                "| rep {} retr {} copies {} src {} drops {} | held {} given {} dup {}",
-                a.repair_sent,
-                a.retransmissions,
-                a.copies,
-                a.sources_sent,
-                a.queue_drops,
-                b.held_packets,
-                b.given_up,
-                b.duplicates
+                "|{} {:5.1} d {:5.1} q {:4.1} l {:4.1}% rtt {:3.0} ",
+                if p.alive { ' ' } else { '!' },
+                p.rate as f64 / 1e6,
+                p.delivery_rate as f64 / 1e6,
+                p.queue_delay.as_secs_f64() * 1e3,
+                p.loss_ppm as f64 / 1e4,
+                p.rtt.as_secs_f64() * 1e3
             );
         }
     }
-    world.run_until(1.0 + seconds);
-    mbit(ids.iter().map(|f| world.delivered(*f)).sum(), seconds)
+    let (a, b) = (world.bonds[0].report(), world.bonds[1].report());
+    let (t, link) = (world.tcp_of(0), |l: usize| &world.links[l][0]);
+    let tail: u64 = (0..world.links.len()).map(|l| link(l).tail_drops).sum();
+    println!(
+        "| {} ss {:.0} cuts {} to {} | wait {} rep {} retr {} copies {} src {} drops {} tail {tail} | held {} given {} dup {}",
+        t.state(),
+        t.ssthresh,
+        t.cuts,
+        t.timeouts,
+        a.queued_packets,
+        a.repair_sent,
+        a.retransmissions,
+        a.copies,
+        a.sources_sent,
+        a.queue_drops,
+        b.held_packets,
+        b.given_up,
+        b.duplicates
+    );
+}
+
+fn pair(specs: &[Spec], flows: usize, seconds: f64) -> f64 {
+    together(&mut World::new(seed(), specs, |_| ()), flows, (1.0, 1.0 + seconds))
 }
 
 fn bonding() {
@@ -280,16 +292,11 @@ fn bonding() {
         for flows in [1, 16] {
             let specs = [a.clone(), b.clone()];
             let mut world = World::new(seed(), &specs, |_| ());
-            world.run_until(1.0);
-            let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
-            let sum = |w: &World| ids.iter().map(|f| w.delivered(*f)).sum::<u64>();
-            world.run_until(7.0);
-            let before = sum(&world);
-            world.run_until(15.0);
+            let rate = together(&mut world, flows, (7.0, 15.0));
             let r = |p| world.bonds[0].path_report(p).unwrap_or_default();
             println!(
                 "{name} {flows:3} {:7.2} {limit} | rates {} {} given up {} held {} drops {}",
-                mbit(sum(&world) - before, 8.0),
+                rate,
                 r(0).rate / 1_000_000,
                 r(1).rate / 1_000_000,
                 world.bonds[1].report().given_up,
@@ -301,22 +308,31 @@ fn bonding() {
 }
 
 fn failover() {
-    println!("failover, 20 of 45/20 + 25/60: path killed | lost | longest silence ms");
-    for dead in [0, 1] {
-        let (mut lost, mut gap) = (0, 0);
-        for seed in 0..10 {
-            let specs = [Spec::new(45.0, 10.0), Spec::new(25.0, 30.0)];
-            let mut world = World::new(seed, &specs, |_| ());
-            world.run_until(1.0);
-            let flow = world.udp(1_200, 2_000.0);
-            world.run_until(3.0 + seed as f64 * 0.017);
-            world.links[dead].iter_mut().for_each(|l| l.dead = true);
-            world.run_until(4.5);
-            let udp = world.udp_of(flow);
-            lost += world.bonds[1].report().given_up;
-            gap = gap.max(udp.longest_gap.0);
+    println!(
+        "failover, 10 kills of each: policy | Mbit/s | path killed | lost | longest silence ms"
+    );
+    let packets = |mbit: f64| mbit * 1e6 / 8.0 / 1_200.0;
+    for (policy, load) in [(Policy::Auto, 19.2), (Policy::Auto, 55.0), (Policy::Redundant, 9.6)] {
+        for dead in [0, 1] {
+            let (mut lost, mut gap) = (0, 0);
+            for kill in 0..10 {
+                let specs = [Spec::new(45.0, 10.0), Spec::new(25.0, 30.0)];
+                let mut world = World::new(seed() * 10 + kill, &specs, |c| c.policy = policy);
+                world.run_until(1.0);
+                let flow = world.udp(1_200, packets(load));
+                world.run_until(3.0 + kill as f64 * 0.017);
+                world.links[dead].iter_mut().for_each(|l| l.dead = true);
+                world.longest(flow);
+                world.run_until(4.5);
+                lost += world.bonds[1].report().given_up;
+                if std::env::var_os("TRACE").is_some() {
+                    let at = world.udp_of(flow).longest_gap;
+                    println!("silent {at:?}: {:?}", world.events);
+                }
+                gap = gap.max(world.longest(flow));
+            }
+            println!("{policy:?} {load:4.1} {dead} {lost} {:.1}", gap as f64 / 1e3);
         }
-        println!("{dead} {lost} {:.1}", gap as f64 / 1e3);
     }
 }
 

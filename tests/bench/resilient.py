@@ -11,6 +11,7 @@ from pathlib import Path
 import measure
 import relays
 import tunnels
+from links import Hosts
 from scene import net, product
 from scene.proc import Failed, wait_until
 
@@ -88,6 +89,20 @@ class Wireguard(tunnels.Wireguard):
 
     def target(self):
         return net.INTERNET4, measure.IPERF_PORT
+
+
+@contextlib.contextmanager
+def rows(course, name, known):
+    """The rows that were asked for, of those a bench knows (all of them, if none was), and hosts for them."""
+    wanted = course.rows or list(known)
+    unknown = set(wanted) - set(known)
+    if unknown:
+        raise Failed(f"{name} has no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    hosts = Hosts(course)
+    try:
+        yield wanted, hosts
+    finally:
+        hosts.clear()
 
 
 def peers(folder):

@@ -21,6 +21,9 @@ impl Bond {
         let limit = self.limit();
         self.paths.push(Path::new(id, max_payload, limit, now));
         self.number(now);
+        if self.paths.len() > 1 {
+            self.paths.iter_mut().for_each(|p| p.rate.hurry());
+        }
         true
     }
 
@@ -32,7 +35,7 @@ impl Bond {
     /// Takes a path out for good; what it carried goes over the others. Its id may be used again.
     pub fn remove_path(&mut self, now: Instant, id: PathId) {
         self.micros(now);
-        self.store.lose_path(id);
+        self.store.lose_path(id, 0);
         self.paths.retain(|p| p.id != id);
     }
 
@@ -45,11 +48,12 @@ impl Bond {
         self.lose_path(now, id, Down::Link);
     }
 
-    pub(super) fn lose_path(&mut self, _now: u64, id: PathId, why: Down) {
+    pub(super) fn lose_path(&mut self, now: u64, id: PathId, why: Down) {
         let Some(path) = self.path(id).filter(|p| p.alive) else { return };
-        path.alive = false;
+        (path.alive, path.died_at) = (false, now);
         let carried = path.rate.delivery().min(path.rate.rate());
-        self.store.lose_path(id);
+        let heard = path.heard_of();
+        self.store.lose_path(id, heard);
         if let Some(at) = self.best(Some(id)) {
             self.paths[at].rate.step_in(carried * 1.5);
         }

@@ -11,6 +11,13 @@ const NUMBERS: usize = 8_192;
 const BURST_PACKETS: f64 = 10.0;
 /// Time's worth of rate that may be sent at once, seconds: timers are no finer than a millisecond.
 const BURST_SECONDS: f64 = 0.002;
+/// As much may be on its way as the rate explains in the round trips that reports take, and this
+/// longer, microseconds, at first and later on; and so much in any case, bytes.
+const STARTUP_SLACK: f64 = 15_000.0;
+const SLACK: f64 = 60_000.0;
+const LEAST_ROOM: f64 = 48_000.0;
+/// Datagrams over which their length is averaged.
+const MEAN_OVER: f64 = 64.0;
 /// Datagrams without a report after which silence means that a path is dead, and the time between
 /// the probes that make them so many, microseconds.
 const DOUBT_AFTER: u64 = 5;
@@ -54,10 +61,14 @@ pub(super) struct Path {
     pub(super) probed_at: u64,
     /// When it was taken in, or was revived last.
     pub(super) alive_since: u64,
+    /// When it was given up last.
+    pub(super) died_at: u64,
     /// How often QUIC's acknowledgements went on while reports stayed away.
     pub(super) unheard: u32,
     pub(super) srtt: f64,
     pub(super) rttvar: f64,
+    /// The same of reports that came back by this path, 0 if none has.
+    own_rtt: f64,
     pub(super) min_rtt: f64,
     progress: Progress,
     runs: u64,
@@ -136,9 +147,11 @@ impl Path {
             progress_at: now,
             probed_at: 0,
             alive_since: now,
+            died_at: 0,
             unheard: 0,
             srtt: FIRST_RTT,
             rttvar: FIRST_RTT / 4.0,
+            own_rtt: 0.0,
             min_rtt: f64::INFINITY,
             progress: Progress::default(),
             runs: 0,
@@ -176,7 +189,7 @@ impl Path {
     // Sending.
 
     fn refill(&mut self, now: u64) {
-        let rate = self.rate.rate();
+        let rate = self.rate.pace();
         let most = (rate * BURST_SECONDS).max(BURST_PACKETS * 1_500.0);
         let age = now.saturating_sub(self.tokens_at) as f64 / 1e6;
         self.tokens = (self.tokens + rate * age).min(most);
@@ -191,19 +204,26 @@ impl Path {
 
     /// Not more is on its way than the rate explains, should reports stay away.
     fn has_room(&self) -> bool {
-        let outstanding = (self.next - self.reported) as f64 * self.mean_len;
-        outstanding < (self.rate.rate() * (2.0 * self.srtt + 60_000.0) / 1e6).max(48_000.0)
-            && self.next - self.reported < NUMBERS as u64
+        let span =
+            if self.rate.is_eager() { self.srtt + STARTUP_SLACK } else { 2.0 * self.srtt + SLACK };
+        (self.outstanding() as f64 * self.mean_len)
+            < (self.rate.rate() * span / 1e6).max(LEAST_ROOM)
+            && self.outstanding() < NUMBERS as u64
+    }
+
+    /// Datagrams on their way, as far as is known.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.next - self.reported
     }
 
     /// When it takes one, microseconds; now or later.
     pub(super) fn ready_at(&self, now: u64) -> u64 {
         // Filled for a millisecond at once, so that timers do not fire for single packets.
-        let wanted = (self.rate.rate() * 0.001).min(BURST_PACKETS * 750.0) - self.tokens;
+        let wanted = (self.rate.pace() * 0.001).min(BURST_PACKETS * 750.0) - self.tokens;
         if self.tokens >= 0.0 {
             return if self.has_room() { now } else { now + 5_000 };
         }
-        self.tokens_at + (wanted.max(0.0) / self.rate.rate() * 1e6) as u64 + 1
+        self.tokens_at + (wanted.max(0.0) / self.rate.pace() * 1e6) as u64 + 1
     }
 
     /// A datagram of `len` bytes goes out without a path number.
@@ -229,7 +249,7 @@ impl Path {
 
     pub(super) fn sent(&mut self, now: u64, len: usize) {
         self.sent_bytes += len as u64;
-        self.mean_len += ((len as u64 + WIRE) as f64 - self.mean_len) / 64.0;
+        self.mean_len += ((len as u64 + WIRE) as f64 - self.mean_len) / MEAN_OVER;
         self.spend(now, len);
     }
 
@@ -291,6 +311,11 @@ impl Path {
         (now.sent - was.sent, now.lost - was.lost, now.runs - was.runs)
     }
 
+    /// Whether something has arrived that was sent after the path was given up.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.reported_at() > self.died_at
+    }
+
     /// When the highest that is reported was sent, microseconds.
     fn reported_at(&self) -> u64 {
         self.reported.checked_sub(1).and_then(|highest| self.sent_at(highest)).unwrap_or(0)
@@ -350,18 +375,38 @@ impl Path {
         Some(at + (self.srtt + 4.0 * self.rttvar.min(self.srtt / 8.0) + late + interval) as u64)
     }
 
+    /// A report came by this path itself: how long one takes that finds no shorter way back.
+    pub(super) fn note_own(&mut self, now: u64, of: &PathFeedback) {
+        let next = sequence::expand(of.next.into(), 32, self.reported);
+        let Some(at) = next.checked_sub(1).and_then(|highest| self.sent_at(highest)) else {
+            return;
+        };
+        let rtt = now.saturating_sub(at).saturating_sub(of.held.into()) as f64;
+        self.own_rtt += if self.own_rtt == 0.0 { rtt } else { (rtt - self.own_rtt) / 8.0 };
+    }
+
+    /// How much later than usual is late, microseconds.
+    fn margin(&self) -> f64 {
+        (4.0 * self.rttvar).max(5_000.0)
+    }
+
     /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's
     /// between reports.
     pub(super) fn patience(&self, interval: f64) -> f64 {
-        self.srtt + (4.0 * self.rttvar).max(5_000.0) + interval + self.rate.queue()
+        self.srtt + self.margin() + interval + self.rate.queue()
     }
 
     /// When what is on its way is in doubt: the first datagram not reported has been on its way for
-    /// longer than [`patience`](Self::patience). News of it by a slower path is no sign of life.
-    pub(super) fn doubt_at(&self, interval: f64) -> Option<u64> {
+    /// longer than [`patience`](Self::patience), and a report that was written at `clock`, by the
+    /// peer's, should have known it. Without one the reports may have been lost, not the datagram:
+    /// then they get the time to come by this path. News of it by a slower path is no sign of life.
+    pub(super) fn doubt_at(&self, interval: f64, clock: u64) -> Option<u64> {
         let first = self.sent_at(self.reported)?.max(self.alive_since);
-        let enough = self.next - self.reported >= DOUBT_AFTER;
-        (self.alive && enough).then(|| first + self.patience(interval) as u64 + 1)
+        let enough = self.outstanding() >= DOUBT_AFTER;
+        let known = clock as f64 > first as f64 + self.delay() + self.margin();
+        let longer = if known { 0.0 } else { (self.own_rtt - self.srtt).max(0.0) };
+        let patience = self.patience(interval) + longer;
+        (self.alive && enough).then(|| first + patience as u64 + 1)
     }
 
     /// The pause between two probes of a silent path: short while another one could take over,
@@ -371,6 +416,12 @@ impl Path {
             true => DOUBT_PROBE,
             false => (self.silence(now) / 2).clamp(2_000, 500_000),
         }
+    }
+
+    /// About when the peer wrote its last report of news, microseconds: what was sent before has had
+    /// its way still, whatever happened then.
+    pub(super) fn heard_of(&self) -> u64 {
+        self.progress_at.saturating_sub((self.srtt / 2.0) as u64)
     }
 
     /// For how long nothing of what was sent has been reported, microseconds.

@@ -15,6 +15,8 @@ const QUANTUM: i32 = 1_514;
 const RATE_SPAN: u64 = 100_000;
 /// A flow that sends no more than this in [`RATE_SPAN`] is sparse: 512 kbit/s.
 const SPARSE_BYTES: u32 = 6_400;
+/// The most packets that wait, however small they are.
+const MAX_PACKETS: usize = 4_096;
 /// Packets shed at once when the whole queue is too long.
 const SHED: usize = 16;
 const NONE: u32 = u32::MAX;
@@ -118,7 +120,8 @@ impl Queue {
         }
     }
 
-    /// Takes a packet in; others make room for it. `false` if it could never fit.
+    /// Takes a packet in; those of the flow with the most make room for it. `false` if it could never
+    /// fit.
     pub(super) fn push(&mut self, now: u64, packet: &[u8], pool: &mut Pool) -> bool {
         if packet.len() > self.max_bytes {
             return false;
@@ -126,7 +129,10 @@ impl Queue {
         if self.buckets.is_empty() {
             self.buckets.resize(BUCKETS, Bucket::EMPTY);
         }
-        while self.bytes + packet.len() > self.max_bytes && self.packets > 0 {
+        let is_full = |q: &Self| {
+            q.bytes + packet.len() > q.max_bytes && q.packets > 0 || q.packets >= MAX_PACKETS
+        };
+        while is_full(self) {
             self.shed(pool);
         }
         let at = classify::flow(packet, self.seed) as usize % BUCKETS;

@@ -43,6 +43,13 @@ const STARTUP_GAIN: f64 = 2.5;
 /// in a quarter of a round trip before anything got through, bytes: what some flows begin with.
 const PRESS_GAIN: f64 = 8.0;
 const PRESS_FIRST: f64 = 131_072.0;
+/// The same of an eager path, and how much closer together its packets may follow each other then: a
+/// flow that fills several paths doubles what it sends each round trip, in trains, and takes them
+/// for full as soon as its packets queue here.
+const EAGER_GAIN: f64 = 2.5;
+const EAGER_PACE: f64 = 1.6;
+/// Reports of the last round trip that are kept at first.
+const RECENT: usize = 16;
 /// The share of the capacity once known that is not given up to a rival.
 const FAIR_SHARE: f64 = 0.5;
 
@@ -74,6 +81,7 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Rate {
     limit: Option<f64>,
+    eager: bool,
     phase: Phase,
     rate: f64,
     /// What a backlog asks for while nothing is known of the path.
@@ -101,6 +109,9 @@ pub(super) struct Rate {
     end: u64,
     full: f64,
     stalled: u32,
+    /// When the reports of late were made, by the receiver's clock, and the bytes that had come.
+    recent: [(u64, f64); RECENT],
+    reports: usize,
     delay: Delay,
     above_brake: u32,
     above_target: u32,
@@ -121,6 +132,7 @@ impl Rate {
         let rate = first.max(MIN_RATE).min(limit.unwrap_or(f64::INFINITY));
         Self {
             limit,
+            eager: false,
             phase: Phase::Startup,
             rate,
             pressed: 0.0,
@@ -139,6 +151,8 @@ impl Rate {
             end: 0,
             full: 0.0,
             stalled: 0,
+            recent: [(0, 0.0); RECENT],
+            reports: 0,
             delay: Delay::new(),
             above_brake: 0,
             above_target: 0,
@@ -154,14 +168,14 @@ impl Rate {
 
     /// Bytes a second to let out.
     pub(super) fn rate(&self) -> f64 {
-        if self.phase == Phase::Startup { self.rate.max(self.pressed) } else { self.rate }
+        if self.is_starting() { self.rate.max(self.pressed) } else { self.rate }
     }
 
     /// `backlog` bytes wait, which is to be gone in a quarter of a round trip of `rtt` microseconds as
     /// long as the path shows no queue: flows that begin slow themselves down, and take a wait here
     /// for the path's end (RFC 9406).
     pub(super) fn press(&mut self, backlog: f64, rtt: f64) {
-        if self.phase == Phase::Startup {
+        if self.is_starting() && !self.eager {
             let each = 4e6 / rtt.max(1_000.0);
             let most = if self.queued == 0 {
                 (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
@@ -170,6 +184,27 @@ impl Rate {
             };
             self.pressed = (backlog * each).min(most).min(self.limit.unwrap_or(f64::INFINITY));
         }
+    }
+
+    /// Bytes a second at which packets may follow each other.
+    pub(super) fn pace(&self) -> f64 {
+        let gain = if self.is_eager() { EAGER_PACE } else { 1.0 };
+        (self.rate() * gain).min(self.limit.unwrap_or(f64::INFINITY))
+    }
+
+    /// Whether what the path carries is yet to be found.
+    pub(super) fn is_starting(&self) -> bool {
+        self.phase == Phase::Startup
+    }
+
+    /// Whether it is, and goes by each report.
+    pub(super) fn is_eager(&self) -> bool {
+        self.eager && self.is_starting()
+    }
+
+    /// There are other paths: a flow is to find what all of them carry before it has stopped growing.
+    pub(super) fn hurry(&mut self) {
+        (self.eager, self.pressed) = (true, 0.0);
     }
 
     /// Another path died, and this one is to carry what it did: where nothing better is known, that
@@ -211,6 +246,9 @@ impl Rate {
         let sent_at = at.arrived as f64 - delay;
         let gap = sent_at - std::mem::replace(&mut self.sent_at, sent_at);
         self.delay.note(at, delay, gap);
+        if self.is_eager() {
+            self.speed_up(at, rtt);
+        }
         if self.end == 0 {
             (self.begin, self.end, self.begin_sent_at) = (at, next, sent_at);
             return;
@@ -262,6 +300,28 @@ impl Rate {
         self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
     }
 
+    /// Goes on from what got through in the last round trip.
+    fn speed_up(&mut self, at: Progress, rtt: f64) {
+        let bytes = at.bytes as f64 + (at.received * WIRE) as f64;
+        // A train that was held up tells enough, before packets queue for good.
+        if let Some(busy) = self.plausible(self.delay.busy()) {
+            self.full = busy;
+            return self.end_startup();
+        }
+        let kept = self.reports.min(RECENT);
+        let before = |n: usize| self.recent[(self.reports - n) % RECENT];
+        let whole = |n: &usize| at.arrived.saturating_sub(before(*n).0) as f64 >= rtt;
+        if let Some(n) = (1..=kept).find(whole).or((kept > 0).then_some(kept)) {
+            let (since, had) = before(n);
+            let span = (at.arrived.saturating_sub(since) as f64).max(rtt).max(MIN_ROUND);
+            if !self.delay.is_jittery() {
+                self.rate = self.rate.max(EAGER_GAIN * (bytes - had) / span * 1e6);
+            }
+        }
+        self.recent[self.reports % RECENT] = (at.arrived, bytes);
+        self.reports += 1;
+    }
+
     fn startup(&mut self, rtt: f64, offered: bool, little: bool, busy: Option<f64>) {
         if self.delivery > self.full * 1.25 {
             (self.full, self.stalled) = (self.full.max(self.delivery), 0);
@@ -275,15 +335,25 @@ impl Rate {
         if little && self.queued < FOREIGN_AFTER {
             return;
         }
-        let busy = busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7);
+        let busy = self.plausible(busy);
         self.full = busy.unwrap_or(self.full);
         if self.stalled >= 2 || busy.is_some() || queued && self.full > 0.0 {
-            self.phase = Phase::Drain;
-            self.rate = self.full * 0.75;
-            (self.stalled, self.tally) = (0, (0.0, 0.0));
+            self.end_startup();
         } else {
             self.rate = self.rate.max(STARTUP_GAIN * self.delivery);
         }
+    }
+
+    /// What the path carried while it was busy, if that is less than what is sent, and no less than
+    /// it has carried.
+    fn plausible(&self, busy: Option<f64>) -> Option<f64> {
+        busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7)
+    }
+
+    fn end_startup(&mut self) {
+        self.phase = Phase::Drain;
+        self.rate = self.full * 0.75;
+        (self.stalled, self.tally) = (0, (0.0, 0.0));
     }
 
     /// Adds a round to those whose loss is yet to be judged: their number and share lost, once

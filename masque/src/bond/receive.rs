@@ -39,7 +39,7 @@ impl Bond {
                 .count(now, path, header.number, payload.len())
                 .and_then(|()| self.handle_repair(now, header, payload)),
             Ok(Datagram::Probe { number }) => self.count(now, path, number, payload.len()),
-            Ok(Datagram::Feedback(feedback)) => self.handle_feedback(now, &feedback),
+            Ok(Datagram::Feedback(feedback)) => self.handle_feedback(now, path, &feedback),
             Err(error) => Err(error),
         };
         match outcome {

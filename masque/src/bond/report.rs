@@ -48,12 +48,19 @@ pub(super) struct Clean {
 }
 
 impl Bond {
-    /// Takes a report in.
+    /// Takes a report in that came by a path.
     pub(super) fn handle_feedback(
         &mut self,
         now: u64,
+        by: PathId,
         feedback: &Feedback<'_>,
     ) -> Result<(), WireError> {
+        // It may be late by this one, and known by another.
+        if let Some(entry) = feedback.paths().find(|entry| entry.path == by)
+            && let Some(path) = self.path(by)
+        {
+            path.note_own(now, &entry);
+        }
         let settled = sequence::expand(feedback.settled.into(), 24, self.store.settled());
         let next = sequence::expand(feedback.next.into(), 24, self.store.settled());
         let clock = sequence::expand(feedback.clock.into(), 32, self.peer_clock);
@@ -69,8 +76,9 @@ impl Bond {
         for entry in feedback.paths() {
             let Some(path) = self.path(entry.path) else { continue };
             match path.report(now, clock, &entry) {
-                Ok(true) => self.revive_path(now, entry.path),
-                Ok(false) => {}
+                // What it brought over before is news too, by a slower path.
+                Ok(true) if path.has_recovered() => self.revive_path(now, entry.path),
+                Ok(_) => {}
                 Err(_) => return self.lie(),
             }
         }
@@ -165,7 +173,7 @@ impl Bond {
                 let first = p.progress_at + p.patience(interval) as u64 + 1;
                 first.max(p.probed_at + p.probe_pause(self.now, fallback))
             });
-            let doubt = p.doubt_at(interval).filter(|_| fallback);
+            let doubt = p.doubt_at(interval, self.peer_clock).filter(|_| fallback);
             let warm = (several && self.numbered).then(|| p.last_sent.max(p.probed_at) + 100_000);
             silent.into_iter().chain(warm).chain(doubt).min()
         };
@@ -179,7 +187,7 @@ impl Bond {
             if !self.has_fallback() {
                 return;
             }
-            if self.paths[at].doubt_at(interval).is_some_and(|due| due <= now) {
+            if self.paths[at].doubt_at(interval, self.peer_clock).is_some_and(|due| due <= now) {
                 let id = self.paths[at].id;
                 self.lose_path(now, id, Down::Silence);
             }
@@ -211,7 +219,7 @@ impl Bond {
         if !self.ready || self.numbered {
             return;
         }
-        let limit = self.limit();
+        let (limit, several) = (self.limit(), self.paths.len() > 1);
         self.numbered = true;
         let early = now < self.clean.since + 5 * self.clean.wait;
         let wait = if early { self.clean.wait * 2 } else { CLEAN.0 };
@@ -220,6 +228,9 @@ impl Bond {
         for path in &mut self.paths {
             let first = path.first_rate().max(self.clean.rate);
             path.restart(first, limit, now);
+            if several {
+                path.rate.hurry();
+            }
         }
     }
 

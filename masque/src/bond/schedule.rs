@@ -7,6 +7,9 @@ use super::{Bond, PathId, Policy};
 /// microseconds: what it would add is lost to waiting in order.
 const MAX_SPREAD: f64 = 150_000.0;
 
+/// Paths that differ by less one way are equally fast, microseconds.
+const NEAR: f64 = 2_000.0;
+
 impl Bond {
     /// The path for a datagram behind `backlog` bytes that wait, if one may take it now: the one
     /// by which it arrives first, the wait for its turn included.
@@ -14,7 +17,7 @@ impl Bond {
         if let [path] = &mut self.paths[..] {
             return (!path.blocked && path.is_ready(now)).then_some(0);
         }
-        let best = self.best(None)?;
+        let best = self.level(self.best(None)?);
         if self.paths[best].is_ready(now) && !self.paths[best].blocked {
             return Some(best);
         }
@@ -38,6 +41,19 @@ impl Bond {
             }
         }
         chosen.map(|(at, _)| at)
+    }
+
+    /// Of the paths about as fast as the `best` and not known yet, the one with the least on its way:
+    /// a flow that grows is to fill all of them at once, not one after the other.
+    fn level(&self, best: usize) -> usize {
+        let fastest = self.paths[best].delay();
+        if self.config.policy != Policy::Auto || !self.paths[best].rate.is_starting() {
+            return best;
+        }
+        let near =
+            |p: &Path| is_usable(p) && !p.standby && p.is_measured() && p.delay() - fastest < NEAR;
+        let paths = self.paths.iter().enumerate().filter(|(_, p)| near(p) && p.rate.is_starting());
+        paths.min_by_key(|(_, p)| p.outstanding()).map_or(best, |(at, _)| at)
     }
 
     /// The path with the least delay, of those that carry packets; a standby one if none does.

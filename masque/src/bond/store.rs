@@ -152,11 +152,14 @@ impl Store {
         !self.lost.is_empty()
     }
 
-    /// Everything on its way over `path` is lost.
-    pub(super) fn lose_path(&mut self, path: PathId) {
-        for sequence in self.settled..self.next {
-            if self.get(sequence).is_some_and(|s| s.path == path) {
-                self.lose(sequence);
+    /// Everything on its way over `path` is lost, most likely what was sent from `since` on: that
+    /// goes again first.
+    pub(super) fn lose_path(&mut self, path: PathId, since: u64) {
+        for late in [true, false] {
+            for sequence in self.settled..self.next {
+                if self.get(sequence).is_some_and(|s| s.path == path && (s.at >= since) == late) {
+                    self.lose(sequence);
+                }
             }
         }
     }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of a full data packet, IP header included.
 pub const PACKET: usize = 1_400;
 const ACK: usize = 120;
+/// Packets that fit the receiver's window: half of the 6 MB that Linux grows its buffer to.
+const WINDOW: usize = 2_150;
 
 fn header(flow: u16, len: usize, protocol: u8, reply: bool) -> Vec<u8> {
     let mut p = vec![0; len];
@@ -134,7 +136,7 @@ impl Tcp {
 
     /// The next data packet, if the window has room.
     pub fn poll(&mut self, now: u64) -> Option<Vec<u8>> {
-        if self.flight.len() as f64 >= self.cwnd.floor() {
+        if self.flight.len() as f64 >= self.cwnd.floor() || self.flight.len() >= WINDOW {
             return None;
         }
         let number = match self.lost.pop_first() {

@@ -150,6 +150,14 @@ impl World {
         }
     }
 
+    /// The longest silence of a stream of UDP since this was asked last, microseconds.
+    pub fn longest(&mut self, at: usize) -> u64 {
+        match &mut self.flows[at] {
+            Flow::Udp(udp) => std::mem::take(&mut udp.longest_gap).0,
+            Flow::Tcp(_) => panic!("flow {at} is TCP"),
+        }
+    }
+
     pub fn instant(&self) -> Instant {
         self.origin + Duration::from_micros(self.now)
     }

@@ -5,7 +5,6 @@ Each round has a seed of its own. `--rows NAME,…` runs some of the pairs.
 """
 
 import resilient
-from links import Hosts
 from scene.proc import Failed
 
 PACKAGES = ["iperf3:iperf3"]
@@ -32,18 +31,11 @@ PAIRS = {
 
 
 def run(course):
-    wanted = course.rows or list(PAIRS)
-    unknown = set(wanted) - set(PAIRS)
-    if unknown:
-        raise Failed(f"pairs has no pair {', '.join(sorted(unknown))}; there are {', '.join(PAIRS)}")
-    hosts = Hosts(course)
-    try:
+    with resilient.rows(course, "pairs", PAIRS) as (wanted, hosts):
         for number in range(course.rounds):
             for name in wanted:
                 course.say(f"pairs: round {number + 1} of {course.rounds}, {name}")
                 pair(course, hosts, name, number + 1)
-    finally:
-        hosts.clear()
 
 
 def pair(course, hosts, name, seed):

@@ -12,7 +12,6 @@ import subprocess
 import time
 
 import resilient
-from links import Hosts
 from resilient import INNER, Stream, limit
 from scene.proc import Failed
 from tunnels import ROOT
@@ -201,16 +200,9 @@ ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, ove
 
 
 def run(course):
-    wanted = course.rows or list(ROWS)
-    unknown = set(wanted) - set(ROWS)
-    if unknown:
-        raise Failed(f"resilience has no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    hosts = Hosts(course)
-    try:
+    with resilient.rows(course, "resilience", ROWS) as (wanted, hosts):
         for name in wanted:
             ROWS[name](Row(course, hosts))
-    finally:
-        hosts.clear()
     spread(course)
 
 

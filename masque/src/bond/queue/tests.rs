@@ -60,6 +60,16 @@ fn a_full_queue_sheds_from_the_longest_flow() {
 }
 
 #[test]
+fn small_packets_are_bounded_in_number() {
+    let (mut q, mut pool) = (Queue::new(1, 1 << 20), Pool::default());
+    q.push(0, &packet(2, 1_000), &mut pool);
+    (0..10_000).for_each(|_| assert!(q.push(0, &packet(1, 64), &mut pool)));
+    assert!(q.packets <= MAX_PACKETS && q.drops >= 10_000 - MAX_PACKETS as u64);
+    let first = (0..2).filter_map(|_| q.pop(0, 5_000, 100_000, &mut pool));
+    assert!(first.map(|p| flow_of(&p.packet)).any(|flow| flow == 2));
+}
+
+#[test]
 fn a_standing_queue_is_signalled_ever_faster() {
     let (mut q, mut pool) = (Queue::new(1, 1 << 24), Pool::default());
     let mut now = 0;

@@ -111,7 +111,15 @@ impl Delay {
     pub(super) fn end_round(&mut self) -> Option<f64> {
         self.queue = (self.round_least - self.least() - self.bias()).max(0.0);
         self.round_least = f64::INFINITY;
-        let (bytes, span) = std::mem::take(&mut self.busy);
+        let busy = self.busy();
+        self.busy = (0.0, 0.0);
+        busy
+    }
+
+    /// What the path carried while it was busy in this round so far, bytes a second, if it was for
+    /// long enough.
+    pub(super) fn busy(&self) -> Option<f64> {
+        let (bytes, span) = self.busy;
         (span >= BUSY_SPAN).then(|| bytes / span * 1e6)
     }
 }
