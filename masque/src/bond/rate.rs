@@ -9,6 +9,7 @@
 use super::fates::Judged;
 
 mod delay;
+mod startup;
 
 use delay::Delay;
 
@@ -37,17 +38,6 @@ const FOREIGN_AFTER: u32 = 4;
 const ENOUGH: f64 = 60.0;
 /// The share of the capacity that is sent at between two probes.
 const CRUISE_GAIN: f64 = 0.99;
-/// How much faster than what got through is sent at first.
-const STARTUP_GAIN: f64 = 2.5;
-/// How much faster than what got through, at most, a backlog is let out at first; and how much of one
-/// in a quarter of a round trip before anything got through, bytes: what some flows begin with.
-const PRESS_GAIN: f64 = 8.0;
-const PRESS_FIRST: f64 = 131_072.0;
-/// The same of an eager path, and how much closer together its packets may follow each other then: a
-/// flow that fills several paths doubles what it sends each round trip, in trains, and takes them
-/// for full as soon as its packets queue here.
-const EAGER_GAIN: f64 = 2.5;
-const EAGER_PACE: f64 = 1.6;
 /// Reports of the last round trip that are kept at first.
 const RECENT: usize = 16;
 /// The share of the capacity once known that is not given up to a rival.
@@ -171,50 +161,6 @@ impl Rate {
         if self.is_starting() { self.rate.max(self.pressed) } else { self.rate }
     }
 
-    /// `backlog` bytes wait, which is to be gone in a quarter of a round trip of `rtt` microseconds as
-    /// long as the path shows no queue: flows that begin slow themselves down, and take a wait here
-    /// for the path's end (RFC 9406).
-    pub(super) fn press(&mut self, backlog: f64, rtt: f64) {
-        if self.is_starting() && !self.eager {
-            let each = 4e6 / rtt.max(1_000.0);
-            let most = if self.queued == 0 {
-                (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
-            } else {
-                0.0
-            };
-            self.pressed = (backlog * each).min(most).min(self.limit.unwrap_or(f64::INFINITY));
-        }
-    }
-
-    /// Bytes a second at which packets may follow each other.
-    pub(super) fn pace(&self) -> f64 {
-        let gain = if self.is_eager() { EAGER_PACE } else { 1.0 };
-        (self.rate() * gain).min(self.limit.unwrap_or(f64::INFINITY))
-    }
-
-    /// Whether what the path carries is yet to be found.
-    pub(super) fn is_starting(&self) -> bool {
-        self.phase == Phase::Startup
-    }
-
-    /// Whether it is, and goes by each report.
-    pub(super) fn is_eager(&self) -> bool {
-        self.eager && self.is_starting()
-    }
-
-    /// There are other paths: a flow is to find what all of them carry before it has stopped growing.
-    pub(super) fn hurry(&mut self) {
-        (self.eager, self.pressed) = (true, 0.0);
-    }
-
-    /// Another path died, and this one is to carry what it did: where nothing better is known, that
-    /// is tried.
-    pub(super) fn step_in(&mut self, rate: f64) {
-        if self.phase == Phase::Startup {
-            self.rate = self.rate.max(rate).min(self.limit.unwrap_or(f64::INFINITY));
-        }
-    }
-
     /// What got through last, bytes a second.
     pub(super) fn delivery(&self) -> f64 {
         self.delivery
@@ -298,62 +244,6 @@ impl Rate {
         self.rounds += 1;
         self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
         self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
-    }
-
-    /// Goes on from what got through in the last round trip.
-    fn speed_up(&mut self, at: Progress, rtt: f64) {
-        let bytes = at.bytes as f64 + (at.received * WIRE) as f64;
-        // A train that was held up tells enough, before packets queue for good.
-        if let Some(busy) = self.plausible(self.delay.busy()) {
-            self.full = busy;
-            return self.end_startup();
-        }
-        let kept = self.reports.min(RECENT);
-        let before = |n: usize| self.recent[(self.reports - n) % RECENT];
-        let whole = |n: &usize| at.arrived.saturating_sub(before(*n).0) as f64 >= rtt;
-        if let Some(n) = (1..=kept).find(whole).or((kept > 0).then_some(kept)) {
-            let (since, had) = before(n);
-            let span = (at.arrived.saturating_sub(since) as f64).max(rtt).max(MIN_ROUND);
-            if !self.delay.is_jittery() {
-                self.rate = self.rate.max(EAGER_GAIN * (bytes - had) / span * 1e6);
-            }
-        }
-        self.recent[self.reports % RECENT] = (at.arrived, bytes);
-        self.reports += 1;
-    }
-
-    fn startup(&mut self, rtt: f64, offered: bool, little: bool, busy: Option<f64>) {
-        if self.delivery > self.full * 1.25 {
-            (self.full, self.stalled) = (self.full.max(self.delivery), 0);
-        } else if !offered && !little {
-            self.stalled += 1;
-        }
-        self.full = self.full.max(self.delivery);
-        self.capacity = self.full;
-        let queued = self.queue() > self.brake(rtt) / 2.0;
-        self.queued = if queued { self.queued + 1 } else { 0 };
-        if little && self.queued < FOREIGN_AFTER {
-            return;
-        }
-        let busy = self.plausible(busy);
-        self.full = busy.unwrap_or(self.full);
-        if self.stalled >= 2 || busy.is_some() || queued && self.full > 0.0 {
-            self.end_startup();
-        } else {
-            self.rate = self.rate.max(STARTUP_GAIN * self.delivery);
-        }
-    }
-
-    /// What the path carried while it was busy, if that is less than what is sent, and no less than
-    /// it has carried.
-    fn plausible(&self, busy: Option<f64>) -> Option<f64> {
-        busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7)
-    }
-
-    fn end_startup(&mut self) {
-        self.phase = Phase::Drain;
-        self.rate = self.full * 0.75;
-        (self.stalled, self.tally) = (0, (0.0, 0.0));
     }
 
     /// Adds a round to those whose loss is yet to be judged: their number and share lost, once
