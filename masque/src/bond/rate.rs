@@ -236,7 +236,7 @@ impl Rate {
         match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
-            Phase::Cruise => self.cruise(loss, judged, sample, offered, rtt),
+            Phase::Cruise => self.cruise((loss, judged), sample, (offered, little), rtt),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
@@ -280,7 +280,13 @@ impl Rate {
         TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
     }
 
-    fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, rtt: f64) {
+    fn cruise(
+        &mut self,
+        (loss, sent): (f64, f64),
+        sample: f64,
+        (offered, little): (bool, bool),
+        rtt: f64,
+    ) {
         let floor = self.floor.unwrap_or(loss);
         let judged = self.judged(loss, sent);
         // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
@@ -318,8 +324,11 @@ impl Rate {
         }
         // One round says little where delays vary.
         let patience = if self.delay.is_jittery() { 1 } else { 0 };
-        if self.above_brake >= 3 {
+        if self.above_brake >= 3 && !little {
             self.give_way(sample);
+        } else if self.above_brake >= 3 {
+            // A sender of so little makes no queue, and what it sends says nothing of the path.
+            self.above_brake = 0;
         } else if self.above_target > FOREIGN_AFTER {
             self.rate = self.rate.max(self.known * FAIR_SHARE).min(self.capacity);
         } else if self.above_target > patience {
