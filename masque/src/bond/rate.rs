@@ -236,7 +236,7 @@ impl Rate {
         match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
-            Phase::Cruise => self.cruise((loss, judged), sample, (offered, little), rtt),
+            Phase::Cruise => self.cruise(loss, judged, sample, offered, little, rtt),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
@@ -280,13 +280,7 @@ impl Rate {
         TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
     }
 
-    fn cruise(
-        &mut self,
-        (loss, sent): (f64, f64),
-        sample: f64,
-        (offered, little): (bool, bool),
-        rtt: f64,
-    ) {
+    fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, little: bool, rtt: f64) {
         let floor = self.floor.unwrap_or(loss);
         let judged = self.judged(loss, sent);
         // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
