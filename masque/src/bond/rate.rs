@@ -222,13 +222,17 @@ impl Rate {
             * if judged > 0.0 { (judged / 1_000.0).clamp(0.02, 0.5) } else { 0.0 };
         let busy = self.delay.end_round();
         let slots = if got > 0.0 { bytes / got * sent / span } else { 0.0 };
-        // So little was sent that what got through says what was offered, not what would go.
-        let offered = slots < OFFERED * self.measured_rate && self.queue() <= self.target(rtt);
+        let mean = if got > 0.0 { bytes / got } else { 0.0 };
+        let asked = sent * mean / sent_span;
+        // So little was sent that what got through says what was offered, not what would go: with no
+        // queue, or with one that stays whatever is sent.
+        let offered = slots < OFFERED * self.measured_rate
+            && (self.queue() <= self.target(rtt)
+                || self.above_target > FOREIGN_AFTER && asked < OFFERED * self.measured_rate);
         let pass = (1.0 - self.floor.unwrap_or(loss)).max(0.2);
         let sample = slots.min(self.delivery / pass);
         // Of so little it cannot be said what more would have met.
-        let mean = if got > 0.0 { bytes / got } else { 0.0 };
-        let little = sent * mean / sent_span < LITTLE * self.measured_rate;
+        let little = asked < LITTLE * self.measured_rate;
         match self.phase {
             Phase::Cruise => self.burst = at.judged.burst_since(&self.since).unwrap_or(self.burst),
             Phase::Startup | Phase::Drain => self.since = at.judged,

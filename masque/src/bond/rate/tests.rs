@@ -30,3 +30,51 @@ fn a_trickle_that_fills_its_path_is_noticed() {
     reports(&mut rate, 200, 10_000, |n| n * 2_000);
     assert_ne!(rate.phase, Phase::Startup);
 }
+
+/// A path that carries 10 Mbyte/s with a least delay of 10 ms, reported of every 5 ms.
+struct Link {
+    now: f64,
+    free_at: f64,
+    /// What is added to every delay, microseconds.
+    later: f64,
+    sent: u64,
+    reported_at: f64,
+}
+
+impl Link {
+    const CAPACITY: f64 = 10e6;
+
+    /// Sends at `share` of the rate for `micros`.
+    fn send(&mut self, rate: &mut Rate, share: f64, micros: f64) {
+        const LEN: u64 = 1_400;
+        let end = self.now + micros;
+        while self.now < end {
+            self.now += (LEN + WIRE) as f64 / (rate.rate() * share) * 1e6;
+            self.free_at = self.free_at.max(self.now) + (LEN + WIRE) as f64 / Self::CAPACITY * 1e6;
+            self.sent += 1;
+            let arrived = self.free_at + 10_000.0 + self.later;
+            if arrived < self.reported_at + 5_000.0 {
+                continue;
+            }
+            self.reported_at = arrived;
+            let judged = Judged { sent: self.sent, ..Judged::default() };
+            let (next, bytes) = (self.sent, self.sent * LEN);
+            let at = Progress { next, received: next, bytes, arrived: arrived as u64, judged };
+            let on_its_way = (rate.rate() * share * 0.02) as u64 / LEN;
+            rate.on_report(at, arrived - self.now, next + on_its_way + 1, 20_000.0);
+        }
+    }
+}
+
+#[test]
+fn a_delay_that_does_not_come_from_what_is_sent_costs_no_capacity() {
+    let mut rate = Rate::new(1_250_000.0, None);
+    let mut link = Link { now: 0.0, free_at: 0.0, later: 0.0, sent: 0, reported_at: 0.0 };
+    link.send(&mut rate, 1.0, 3e6);
+    let full = rate.rate();
+    assert!((0.85..1.1).contains(&(full / Link::CAPACITY)), "{full}");
+    // Little to send, and something else holds every packet up.
+    link.later = 6_000.0;
+    link.send(&mut rate, 0.1, 5e6);
+    assert!(rate.rate() > 0.8 * full, "{} of {full}", rate.rate());
+}
