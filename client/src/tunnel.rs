@@ -205,6 +205,7 @@ impl<'a> Tunnel<'a> {
         self.sessions.now = now;
         self.endpoint.handle_timeout(now, &mut self.sessions);
         self.endpoint.handle_readable(now, &mut self.sessions);
+        let now = self.refresh();
         self.lanes(news, now).await?;
         // Packets first: what QUIC has to send beside them, acknowledgements, can wait for them.
         self.flush_tun()?;
@@ -216,9 +217,11 @@ impl<'a> Tunnel<'a> {
             {
                 break;
             }
+            let now = self.refresh();
             self.pump(now);
             self.endpoint.flush(now, &mut self.sessions);
         }
+        let now = self.refresh();
         self.pump(now);
         self.flush_tun()?;
         self.act(now).await?;
@@ -230,6 +233,12 @@ impl<'a> Tunnel<'a> {
             self.endpoint.flush(now, &mut self.sessions);
         }
         Ok(())
+    }
+
+    /// Reads the clock: packets are stamped with the moment they leave, not with the turn's begin.
+    fn refresh(&mut self) -> Instant {
+        self.sessions.now = clock::now();
+        self.sessions.now
     }
 
     /// Lets the bonds do what they have to.

@@ -272,8 +272,7 @@ impl Worker {
 
     /// One turn of the loop: everything that is ready, a bounded piece of each, then one flush.
     fn turn(&mut self, woken: Woken) {
-        let now = clock::now();
-        self.streams.ctx.now = now;
+        let now = self.refresh();
         match woken {
             Woken::Ready => {}
             Woken::Message(message) => self.handle(message),
@@ -286,6 +285,7 @@ impl Worker {
         }
         self.endpoint.handle_source(&mut self.rings, &mut self.streams);
         self.endpoint.handle_readable(now, &mut self.streams);
+        let now = self.refresh();
         for foreign in self.endpoint.take_foreign() {
             self.streams.ctx.counters.foreign.add(1);
             self.streams.ctx.send(foreign.worker, Message::Foreign(foreign));
@@ -320,6 +320,7 @@ impl Worker {
         for key in self.streams.ctx.up.take_broken() {
             self.with(key, |streams, conn| streams.withdraw(conn, key.1));
         }
+        let now = self.refresh();
         self.streams.pump(&mut self.endpoint);
         self.endpoint.flush(now, &mut self.streams);
         if !self.streams.ctx.bonds.dirty.is_empty() {
@@ -327,6 +328,12 @@ impl Worker {
             self.endpoint.flush(now, &mut self.streams);
         }
         self.streams.ctx.flush_tun();
+    }
+
+    /// Reads the clock: packets are stamped with the moment they leave, not with the turn's begin.
+    fn refresh(&mut self) -> Instant {
+        self.streams.ctx.now = clock::now();
+        self.streams.ctx.now
     }
 
     /// What the tasks beside the worker have to say.

@@ -451,6 +451,10 @@ impl<C: Carrier> Road<'_, C> {
 }
 
 impl App for Sessions {
+    fn received(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
         self.arrived(conn, stream, payload);
     }

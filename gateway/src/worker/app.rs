@@ -79,6 +79,10 @@ pub(super) struct Streams {
 }
 
 impl App for Streams {
+    fn received(&mut self, now: Instant) {
+        self.ctx.now = now;
+    }
+
     fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf) {
         self.arrived(conn, stream, payload);
     }

@@ -119,6 +119,11 @@ pub trait App {
     fn datagram(&mut self, conn: &mut Connection, stream: u64, payload: DatagramBuf);
     /// Anything else.
     fn event(&mut self, conn: &mut Connection, event: Event);
+    /// What follows had arrived by `now`, and not before the last such call. Delays are measured by
+    /// this: by a moment before a packet was received, it would seem faster than it was.
+    fn received(&mut self, now: Instant) {
+        let _ = now;
+    }
 }
 
 /// How connections that are to carry tunnels are told and accepted.

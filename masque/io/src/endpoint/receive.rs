@@ -38,7 +38,7 @@ impl Endpoint {
         self.foreign_resets = RESETS_A_TURN;
         for _ in 0..BATCHES_A_TURN {
             match self.socket.try_recv(&mut batch) {
-                Ok(_) => {}
+                Ok(_) => app.received(crate::clock::now()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     debug!(%error, "UDP receive");

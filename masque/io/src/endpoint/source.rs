@@ -36,6 +36,7 @@ impl Endpoint {
             if taken == 0 {
                 break;
             }
+            app.received(crate::clock::now());
             self.drive_heard(app);
         }
     }
