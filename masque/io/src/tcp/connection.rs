@@ -16,7 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
@@ -24,6 +24,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::exporter::{Exporter, Shared};
 use super::{Peer, SelectTls, Service, TcpLimits, Version};
+
+/// So long a connection that has ended is read from, at most, and so many bytes.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_WASTE: usize = 1 << 20;
 
 pub(super) async fn run<S, B>(
     stream: TcpStream,
@@ -41,9 +45,13 @@ pub(super) async fn run<S, B>(
     // Answers leave when they are written; hyper and rustls write in large pieces.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        let exporter = Exporter::none();
+        let (exporter, stream) = (Exporter::none(), Shared::new(stream));
         let peer = Peer { addr, version: Version::Http1, server_name: None, exporter };
-        return http(stream, peer, limits, service, stopped).await;
+        http(stream.share(), peer, limits, service, stopped.clone()).await;
+        if let Some(stream) = stream.into_inner() {
+            linger(stream, stopped).await;
+        }
+        return;
     };
     let handshake = tokio::time::timeout(limits.handshake_timeout, handshake(stream, &*tls));
     let shaken = tokio::select! {
@@ -64,7 +72,30 @@ pub(super) async fn run<S, B>(
     let server_name = session.server_name().map(Arc::from);
     let stream = Shared::new(stream);
     let peer = Peer { addr, version, server_name, exporter: stream.exporter() };
-    http(stream, peer, limits, service, stopped).await;
+    http(stream.share(), peer, limits, service, stopped.clone()).await;
+    if let Some(mut stream) = stream.into_inner() {
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+        linger(stream.into_inner().0, stopped).await;
+    }
+}
+
+/// Takes what the peer had under way before it learned that this is the end: a socket that is closed
+/// over unread bytes takes back what was written last, the reason for the end (RFC 9112 section 9.6).
+async fn linger(mut stream: TcpStream, mut stopped: watch::Receiver<bool>) {
+    let rest = async {
+        let _ = stream.shutdown().await;
+        let (mut waste, mut taken) = ([0; 4096], 0);
+        while let Ok(n) = stream.read(&mut waste).await {
+            taken += n;
+            if n == 0 || taken > MAX_WASTE {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(LINGER, rest) => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
 }
 
 async fn handshake(

@@ -91,6 +91,17 @@ impl<S> Shared<S> {
         Exporter(Arc::downgrade(&self.0))
     }
 
+    /// The same stream for one more holder.
+    pub(super) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// The stream itself, if nobody else holds it any more.
+    pub(super) fn into_inner(self) -> Option<S> {
+        let stream = Arc::try_unwrap(self.0).ok()?;
+        Some(stream.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn stream(&self) -> MutexGuard<'_, S> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -252,6 +252,21 @@ async fn a_burst_of_resets_leaves_the_server_serving() {
 }
 
 #[tokio::test]
+async fn who_is_still_sending_hears_why_nobody_listens() {
+    let site = Site::start(TcpLimits::default());
+    for _ in 0..8 {
+        let mut stream = site.connect(&[b"http/1.1"]).await.unwrap();
+        stream.write_all(b"no request line\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        stream.write_all(&[b'x'; 200_000]).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn plain_http_is_for_redirects() {
     let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let addr = listener.local_addr().unwrap();
