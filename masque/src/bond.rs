@@ -189,7 +189,7 @@ impl Bond {
         let due = [
             self.send_due(),
             self.feedback.due,
-            self.copies.due().map(|due| due.max(self.open_at())),
+            self.copy_due(),
             self.reorder.deadline(self.patience()),
             self.silence_due(),
             self.judge_due,
@@ -203,6 +203,7 @@ impl Bond {
         let now = self.micros(now);
         self.reorder.expire(now, self.patience(), &mut self.pool);
         self.watch_silence(now);
+        self.tell_of_the_dead(now);
         self.judge_again(now);
         let since = now.saturating_sub(ABANDON_AFTER);
         self.store.abandon(since, &mut self.pool);

@@ -286,6 +286,45 @@ fn the_path_that_dies_is_the_one_that_is_given_up() {
 }
 
 #[test]
+fn reports_that_are_late_now_and_then_hardly_ever_cost_a_path() {
+    let mut world = World::new(1, &[Spec::new(50.0, 25.0), Spec::new(50.0, 25.0)], |_| ());
+    world.run_until(1.0);
+    let flow = world.udp(1_200, 6_000.0);
+    for n in 1..40 {
+        world.run_until(2.0 + f64::from(n) * 0.21);
+        let now = world.now;
+        world.links.iter_mut().for_each(|l| l[0].hold(now, 14.0));
+    }
+    world.run_until(11.0);
+    let lost = |(_, _, e): &&(u64, usize, Event)| matches!(e, Event::PathDown(..));
+    assert!(world.events.iter().filter(lost).count() <= 3, "{:?}", world.events);
+    assert!((0..2).all(|end| (0..2).all(|id| world.bonds[end].path_report(id).unwrap().alive)));
+    let udp = world.udp_of(flow);
+    assert!(udp.sent - udp.received < 500 && udp.disordered == 0);
+}
+
+#[test]
+fn ends_that_give_up_different_paths_at_once_find_each_other_again() {
+    for seed in 1..4 {
+        let specs = [Spec::new(50.0, 25.0), Spec::new(50.0, 25.0)];
+        let mut world = World::new(seed, &specs, |_| ());
+        world.run_until(1.0);
+        let flows = [world.udp(1_200, 1_000.0), world.tcp(None)];
+        world.run_until(3.0);
+        // What the client sends dies on the one path, what the gateway sends on the other.
+        (world.links[0][0].dead, world.links[1][1].dead) = (true, true);
+        world.run_until(4.0);
+        world.links.iter_mut().flatten().for_each(|l| l.dead = false);
+        world.run_until(6.0);
+        let before = flows.map(|flow| world.delivered(flow));
+        world.run_until(8.0);
+        let after = flows.map(|flow| world.delivered(flow));
+        assert!((0..2).all(|n| after[n] > before[n]), "{before:?} {after:?}: {:?}", world.events);
+        assert!((0..2).all(|id| world.bonds[0].path_report(id).unwrap().alive));
+    }
+}
+
+#[test]
 fn one_flow_fills_two_paths() {
     let rate = together(&[Spec::new(50.0, 20.0), Spec::new(50.0, 20.0)], 1);
     assert!(rate > 75.0, "{rate} Mbit/s of 95.9, the start included");

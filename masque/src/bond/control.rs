@@ -49,8 +49,13 @@ impl Bond {
     }
 
     pub(super) fn lose_path(&mut self, now: u64, id: PathId, why: Down) {
+        let last = !self.has_fallback();
         let Some(path) = self.path(id).filter(|p| p.alive) else { return };
-        (path.alive, path.died_at) = (false, now);
+        if why == Down::Peer && last {
+            // It may have given up the others at the same time.
+            return;
+        }
+        path.give_up(now, why);
         let carried = path.rate.delivery().min(path.rate.rate());
         let heard = path.heard_of();
         self.store.lose_path(id, heard);
@@ -58,8 +63,31 @@ impl Bond {
             self.paths[at].rate.step_in(carried * 1.5);
         }
         self.push_event(Event::PathDown(id, why));
-        if why != Down::Peer {
+        if why == Down::Link {
             self.tell_status(id, PathState::Down);
+        }
+    }
+
+    /// Tells of the paths that have been silent for long enough to be sure.
+    pub(super) fn tell_of_the_dead(&mut self, now: u64) {
+        while let Some(path) = self.paths.iter_mut().find(|p| p.tell_at.is_some_and(|at| at <= now))
+        {
+            path.tell_at = None;
+            let id = path.id;
+            self.tell_status(id, PathState::Down);
+        }
+    }
+
+    /// What a silent path was in doubt of has arrived after all, and nothing else is overdue.
+    pub(super) fn reconsider(&mut self, now: u64, id: PathId) {
+        let (interval, clock) = (self.interval(), self.peer_clock);
+        let Some(path) = self.path(id) else { return };
+        let told = path.tell_at.is_none();
+        if path.reconsider(now, interval, clock) {
+            self.push_event(Event::PathUp(id));
+            if told {
+                self.tell_status(id, PathState::Active);
+            }
         }
     }
 
@@ -76,8 +104,11 @@ impl Bond {
         let Some(path) = self.path(id).filter(|p| !p.alive && !p.held_down) else { return };
         path.alive = true;
         (path.progress_at, path.alive_since) = (now, now);
+        let told = path.tell_at.take().is_none();
         self.push_event(Event::PathUp(id));
-        self.tell_status(id, PathState::Active);
+        if told {
+            self.tell_status(id, PathState::Active);
+        }
     }
 
     /// Keeps a path warm only, or lets it carry packets again; the peer is told.

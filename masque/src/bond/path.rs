@@ -3,7 +3,7 @@
 use super::fates::{Fates, Judged, Seen};
 use super::rate::{Progress, Rate, WIRE};
 use super::wire::PathFeedback;
-use super::{PathId, QuicStats, sequence};
+use super::{Down, PathId, QuicStats, sequence};
 
 /// Path numbers whose time of sending is remembered; a power of two.
 const NUMBERS: usize = 8_192;
@@ -22,6 +22,13 @@ const MEAN_OVER: f64 = 64.0;
 /// the probes that make them so many, microseconds.
 const DOUBT_AFTER: u64 = 5;
 const DOUBT_PROBE: u64 = 3_000;
+/// So much later than usual nothing is late yet, microseconds.
+const MARGIN: f64 = 5_000.0;
+/// Where a silent path proved to be alive, it is waited for this much longer than the proof took, at
+/// most so long, microseconds; half of it is forgotten over so much time.
+const CAUTION_GAIN: f64 = 1.5;
+const MAX_CAUTION: f64 = 40_000.0;
+const CAUTION_SPAN: u64 = 10_000_000;
 /// So long it is remembered how late a datagram arrived after later ones, at least, microseconds,
 /// and by how much the next may be later still.
 const LATE_SPAN: u64 = 10_000_000;
@@ -63,6 +70,13 @@ pub(super) struct Path {
     pub(super) alive_since: u64,
     /// When it was given up last.
     pub(super) died_at: u64,
+    /// When the peer is to be told that it is given up, if it has not been.
+    pub(super) tell_at: Option<u64>,
+    /// Whether silence alone is why it was given up, and how much longer silence has to last since
+    /// that was wrong, microseconds.
+    silenced: bool,
+    caution: f64,
+    caution_since: u64,
     /// How often QUIC's acknowledgements went on while reports stayed away.
     pub(super) unheard: u32,
     pub(super) srtt: f64,
@@ -148,6 +162,10 @@ impl Path {
             probed_at: 0,
             alive_since: now,
             died_at: 0,
+            tell_at: None,
+            silenced: false,
+            caution: 0.0,
+            caution_since: now,
             unheard: 0,
             srtt: FIRST_RTT,
             rttvar: FIRST_RTT / 4.0,
@@ -216,7 +234,15 @@ impl Path {
         self.next - self.reported
     }
 
-    /// When it takes one, microseconds; now or later.
+    /// When it takes a single one, microseconds; now or later.
+    pub(super) fn open_at(&self, now: u64) -> u64 {
+        match self.has_room() {
+            true => now.max(self.tokens_at + (-self.tokens / self.rate.pace() * 1e6) as u64),
+            false => now + 5_000,
+        }
+    }
+
+    /// When it is worth while to come back with many, microseconds; now or later.
     pub(super) fn ready_at(&self, now: u64) -> u64 {
         // Filled for a millisecond at once, so that timers do not fire for single packets.
         let wanted = (self.rate.pace() * 0.001).min(BURST_PACKETS * 750.0) - self.tokens;
@@ -286,6 +312,9 @@ impl Path {
         let judged = self.fates.judged();
         self.progress = Progress { next, received, bytes, arrived, judged };
         (self.reported, self.progress_at, self.unheard) = (next, now, 0);
+        if now > self.caution_since + CAUTION_SPAN {
+            (self.caution, self.caution_since) = (self.caution / 2.0, now);
+        }
         let Some(sent_at) = sent_at else { return Ok(true) };
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
         self.note_rtt(rtt);
@@ -387,7 +416,33 @@ impl Path {
 
     /// How much later than usual is late, microseconds.
     fn margin(&self) -> f64 {
-        (4.0 * self.rttvar).max(5_000.0)
+        (4.0 * self.rttvar).max(MARGIN) + self.caution
+    }
+
+    /// It carries nothing any more.
+    pub(super) fn give_up(&mut self, now: u64, why: Down) {
+        (self.alive, self.died_at, self.silenced) = (false, now, why == Down::Silence);
+        self.tell_at = self.silenced.then_some(now + self.srtt as u64);
+    }
+
+    /// Whether silence was no sign of death: what was overdue when it was given up has been reported
+    /// since, no later than it takes, and what was sent after that is not overdue yet. Then it carries
+    /// packets again, and the next silence has to last for longer: somebody on the way is slow at
+    /// times.
+    pub(super) fn reconsider(&mut self, now: u64, interval: f64, clock: u64) -> bool {
+        let overdue = self.next > self.reported
+            && self.overdue_at(interval, clock).is_none_or(|due| due <= now);
+        // By a slower path comes what was true before it died.
+        let usual = self.min_rtt + self.rate.queue() + MARGIN + self.caution;
+        let stale = now.saturating_sub(self.reported_at()) as f64 > usual;
+        if self.alive || !self.silenced || self.held_down || overdue || stale {
+            return false;
+        }
+        (self.alive, self.tell_at) = (true, None);
+        let late = now.saturating_sub(self.died_at) as f64;
+        self.caution = (self.caution + CAUTION_GAIN * late).min(MAX_CAUTION);
+        self.caution_since = now;
+        true
     }
 
     /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's
@@ -401,12 +456,16 @@ impl Path {
     /// peer's, should have known it. Without one the reports may have been lost, not the datagram:
     /// then they get the time to come by this path. News of it by a slower path is no sign of life.
     pub(super) fn doubt_at(&self, interval: f64, clock: u64) -> Option<u64> {
+        let enough = self.alive && self.outstanding() >= DOUBT_AFTER;
+        self.overdue_at(interval, clock).filter(|_| enough)
+    }
+
+    fn overdue_at(&self, interval: f64, clock: u64) -> Option<u64> {
         let first = self.sent_at(self.reported)?.max(self.alive_since);
-        let enough = self.outstanding() >= DOUBT_AFTER;
         let known = clock as f64 > first as f64 + self.delay() + self.margin();
         let longer = if known { 0.0 } else { (self.own_rtt - self.srtt).max(0.0) };
         let patience = self.patience(interval) + longer;
-        (self.alive && enough).then(|| first + patience as u64 + 1)
+        Some(first + patience as u64 + 1)
     }
 
     /// The pause between two probes of a silent path: short while another one could take over,

@@ -141,12 +141,18 @@ impl Bond {
     /// is dead.
     pub(super) fn poll_feedback(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         if self.feedback.due.is_some_and(|due| due <= now) {
-            self.feedback.left = 0;
-            let first = self.best(None)?;
-            let second = self.best(Some(self.paths[first].id));
-            for at in [Some(first), second].into_iter().flatten() {
-                self.feedback.left |= 1 << self.paths[at].id;
-            }
+            self.feedback.left = match self.best(None) {
+                Some(first) => {
+                    let first = self.paths[first].id;
+                    let second = self.best(Some(first)).map_or(0, |at| 1 << self.paths[at].id);
+                    1 << first | second
+                }
+                // Where both ends have given everything up, one has to speak first.
+                None => {
+                    let open = self.paths.iter().filter(|p| !p.held_down);
+                    open.fold(0, |left, p| left | 1 << p.id)
+                }
+            };
             self.feedback.last = now;
             // While packets are missed, reports go on: the last may have been lost.
             let more = self.reorder.settled() < self.reorder.next();

@@ -78,7 +78,8 @@ impl Bond {
             match path.report(now, clock, &entry) {
                 // What it brought over before is news too, by a slower path.
                 Ok(true) if path.has_recovered() => self.revive_path(now, entry.path),
-                Ok(_) => {}
+                Ok(true) => self.reconsider(now, entry.path),
+                Ok(false) => {}
                 Err(_) => return self.lie(),
             }
         }
@@ -175,7 +176,7 @@ impl Bond {
             });
             let doubt = p.doubt_at(interval, self.peer_clock).filter(|_| fallback);
             let warm = (several && self.numbered).then(|| p.last_sent.max(p.probed_at) + 100_000);
-            silent.into_iter().chain(warm).chain(doubt).min()
+            silent.into_iter().chain(warm).chain(doubt).chain(p.tell_at).min()
         };
         self.paths.iter().filter(|p| !p.held_down && !p.blocked).filter_map(of).min()
     }

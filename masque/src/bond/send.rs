@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::cap::Cap;
+use super::path::Path;
 use super::store::{Fate, Sent};
 use super::wire::{self, Source};
 use super::{Bond, PathId, Policy, Queued};
@@ -307,8 +308,21 @@ impl Bond {
         if self.queue.packets == 0 && !self.store.has_lost() && !self.outgoing.is_owing() {
             return None;
         }
+        let ready = |p: &Path| if self.numbered { p.ready_at(self.now) } else { 0 };
+        self.usable_at(ready)
+    }
+
+    /// When a copy that is due may leave.
+    pub(super) fn copy_due(&self) -> Option<u64> {
+        let due = self.copies.due()?;
+        Some(due.max(self.usable_at(|p| p.open_at(self.now))?))
+    }
+
+    /// When the first of the paths may carry something, a moment from now at the earliest; `None` if
+    /// none may.
+    fn usable_at(&self, each: impl Fn(&Path) -> u64) -> Option<u64> {
         let usable = self.paths.iter().filter(|p| p.alive && !p.blocked);
-        let due = if self.numbered { usable.map(|p| p.ready_at(self.now)).min() } else { Some(0) };
-        due.map(|due| due.max(self.open_at()).max(self.now + 50))
+        let due = usable.map(each).min()?;
+        Some(due.max(self.open_at()).max(self.now + 50))
     }
 }

@@ -110,6 +110,11 @@ impl Link {
         }
     }
 
+    /// Nothing leaves for so many ms: somebody on the way is busy.
+    pub fn hold(&mut self, now: u64, ms: f64) {
+        self.busy_until = self.busy_until.max(now as f64) + ms * 1e3;
+    }
+
     /// When a packet of `len` bytes sent now (microseconds) arrives, if it does.
     pub fn send(&mut self, now: u64, len: usize) -> Option<u64> {
         self.sent += 1;
