@@ -16,10 +16,11 @@ use crate::packet::protocol::TCP;
 const BACK: usize = 2;
 /// Repair symbols that may be owed at once.
 const MAX_OWED: usize = 64;
-/// A tail of packets is covered by a symbol, or as many as this if it is long, once no more follow;
-/// at most this often, microseconds.
+/// A tail of packets is covered by a symbol, or as many as this if it is long, once none has followed
+/// for some times what usually lies between two, at least and at most so long, microseconds.
 const TAIL: usize = 3;
-const TAIL_PAUSE: u64 = 4_000;
+const TAIL_GAPS: f64 = 3.0;
+const TAIL_PAUSE: (f64, f64) = (4_000.0, 12_000.0);
 /// Packets a second are measured over this time, microseconds.
 const SPAN: u64 = 50_000;
 
@@ -30,9 +31,9 @@ pub(super) struct Outgoing {
     controller: Controller,
     active: bool,
     owed: usize,
-    /// Packets since the last symbol, and when that was.
+    /// Packets since the last symbol, and when the last of them was sent.
     bare: u32,
-    last: u64,
+    source_at: u64,
     packets: f64,
     counted: u64,
     counted_at: u64,
@@ -54,7 +55,7 @@ impl Outgoing {
             active: false,
             owed: 0,
             bare: 0,
-            last: 0,
+            source_at: 0,
             packets: 0.0,
             counted: 0,
             counted_at: 0,
@@ -101,7 +102,7 @@ impl Outgoing {
                 let encoder = self.encoder.get_or_insert_with(|| self.codec.encoder());
                 encoder.set_cover(plan.cover.max(8));
             }
-            None => (self.encoder, self.owed) = (None, 0),
+            None => (self.encoder, self.owed, self.bare) = (None, 0, 0),
         }
     }
 
@@ -110,6 +111,7 @@ impl Outgoing {
     /// is lost of it is sent again at once.
     pub(super) fn on_source(
         &mut self,
+        now: u64,
         sequence: u64,
         back: u16,
         packet: &[u8],
@@ -125,16 +127,25 @@ impl Outgoing {
         let light = backlog && is_tcp(packet);
         if !light {
             self.owed = (self.owed + self.controller.on_source()).min(MAX_OWED);
-            self.bare += 1;
+            (self.bare, self.source_at) = (self.bare + 1, now);
         }
         light
     }
 
-    /// Nothing follows for now: what has no symbol behind it gets one.
-    pub(super) fn on_idle(&mut self, now: u64) {
-        if self.active && self.bare > 0 && now >= self.last + TAIL_PAUSE {
+    /// When what has no symbol behind it is a tail, if nothing follows.
+    pub(super) fn tail_due(&self) -> Option<u64> {
+        let pause = (TAIL_GAPS * 1e6 / self.packets).clamp(TAIL_PAUSE.0, TAIL_PAUSE.1);
+        (self.bare > 0).then(|| self.source_at + pause as u64)
+    }
+
+    /// Nothing waits: whether there is a tail, and it gets its symbols.
+    pub(super) fn on_idle(&mut self, now: u64) -> bool {
+        let is_tail = self.tail_due().is_some_and(|due| due <= now);
+        if is_tail {
             self.owed = self.owed.max((1 + self.bare as usize / 4).min(TAIL));
+            self.bare = 0;
         }
+        is_tail
     }
 }
 
@@ -227,7 +238,7 @@ impl Bond {
         wire::put_repair(self.config.agreed.context, &of, out);
         out.extend_from_slice(symbol);
         path.sent(now, out.len());
-        (self.outgoing.bare, self.outgoing.last) = (0, now);
+        self.outgoing.bare = 0;
         self.counters.repair_sent += 1;
         self.counters.repair_bytes += out.len() as u64;
         Some(path.id)

@@ -220,8 +220,7 @@ impl Bond {
 
     fn poll_new(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         if self.queue.packets == 0 {
-            self.outgoing.on_idle(now);
-            return None;
+            return self.finish(now, out);
         }
         if self.store.is_full() {
             return None;
@@ -235,8 +234,7 @@ impl Bond {
         }
         let (target, interval) = self.patience_of_queue();
         let Some(popped) = self.queue.pop(now, target, interval, &mut self.pool) else {
-            self.outgoing.on_idle(now);
-            return None;
+            return self.finish(now, out);
         };
         let sequence = self.store.next();
         let last = self.queue.follow(popped.bucket, sequence);
@@ -256,7 +254,7 @@ impl Bond {
         path.sent(now, out.len());
         let id = path.id;
         let backlog = self.is_backlogged(at);
-        let light = self.outgoing.on_source(sequence, back, &popped.packet, backlog);
+        let light = self.outgoing.on_source(now, sequence, back, &popped.packet, backlog);
         self.store.push(Sent {
             packet: popped.packet,
             back,
@@ -273,6 +271,11 @@ impl Bond {
         self.counters.sources_sent += 1;
         self.plan_copies(now, at, sequence, popped.sparse);
         Some(id)
+    }
+
+    /// Nothing waits any more: a tail gets its repair.
+    fn finish(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
+        if self.outgoing.on_idle(now) { self.poll_repair(now, out) } else { None }
     }
 
     /// Whether more waits than would keep the path busy while a packet is sent again.
