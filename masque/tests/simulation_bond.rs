@@ -331,6 +331,16 @@ fn one_flow_fills_two_paths() {
 }
 
 #[test]
+fn what_a_path_loses_while_it_is_tried_is_not_what_it_loses_always() {
+    let mut world = World::new(1, &[Spec::new(300.0, 10.0), Spec::new(80.0, 30.0)], |_| ());
+    world.run_until(1.0);
+    world.tcp(None);
+    world.run_until(3.0);
+    let rate = world.bonds[0].path_report(1).unwrap().rate as f64 / 1e6;
+    assert!(rate < 88.0, "{rate} Mbit/s of 80");
+}
+
+#[test]
 fn a_redundant_path_hides_the_loss_of_the_other() {
     let specs = [Spec::new(45.0, 10.0).loss(0.05), Spec::new(45.0, 12.0).loss(0.05)];
     let mut world = World::new(1, &specs, |c| c.policy = Policy::Redundant);

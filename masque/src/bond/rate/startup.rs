@@ -111,6 +111,9 @@ impl Rate {
 
     fn end_startup(&mut self) {
         self.phase = Phase::Drain;
+        // What is on its way was sent faster, whatever the round began with, and may yet be lost to it.
+        self.sending_rate = self.sending_rate.max(self.rate);
+        self.measured_rate = self.measured_rate.max(self.rate);
         self.rate = self.full * 0.75;
         (self.stalled, self.tally) = (0, (0.0, 0.0));
     }
