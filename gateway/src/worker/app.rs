@@ -218,7 +218,8 @@ impl Streams {
         let fields = || headers.iter().map(|h| (h.name(), h.value()));
         let head = Head::from_fields(Carriage::H3, fields());
         let shared = &self.ctx.shared;
-        let (arrived, now) = (clock::now(), clock::unix_time());
+        // What came together is answered together.
+        let (arrived, now) = (self.ctx.now, clock::unix_time());
         let credentials = Credentials::of(fields());
         let resilience = shared.config.tunnel.resilience;
         let offer = fields().find(|(name, _)| resilience && *name == field::NAME.as_bytes());
