@@ -190,7 +190,7 @@ impl Bond {
             self.send_due(),
             self.feedback.due,
             self.copy_due(),
-            self.outgoing.tail_due(),
+            self.tail_due(),
             self.reorder.deadline(self.patience()),
             self.silence_due(),
             self.judge_due,

@@ -61,6 +61,7 @@ fn much_loss_both_ways_costs_no_packet_and_no_timeout() {
     assert_eq!(world.bonds.each_ref().map(|b| b.report().given_up), [0, 0]);
     let timeouts: u64 = flows.iter().map(|f| world.tcp_of(*f).timeouts).sum();
     assert!(timeouts <= 1, "{timeouts}");
+    assert_eq!(world.overdue, 0, "timers were due at once again");
     let rate = mbit(flows.iter().map(|f| world.delivered(*f)).sum(), 11.0);
     assert!(rate > 55.0, "{rate} Mbit/s");
 }

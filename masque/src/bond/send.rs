@@ -315,9 +315,16 @@ impl Bond {
         self.usable_at(ready)
     }
 
+    /// When a tail gets its repair: there is none while packets wait.
+    pub(super) fn tail_due(&self) -> Option<u64> {
+        let quiet = self.queue.packets == 0 && self.is_minding();
+        let due = self.outgoing.tail_due().filter(|_| quiet)?;
+        Some(due.max(self.open_at()))
+    }
+
     /// When a copy that is due may leave.
     pub(super) fn copy_due(&self) -> Option<u64> {
-        let due = self.copies.due()?;
+        let due = self.copies.due().filter(|_| self.is_minding())?;
         Some(due.max(self.usable_at(|p| p.open_at(self.now))?))
     }
 

@@ -65,6 +65,8 @@ pub struct World {
     pub events: Vec<(u64, usize, Event)>,
     pub plain: u64,
     pub numbered: u64,
+    /// How often a bond's timer was due still right after all it had to say was fetched.
+    pub overdue: u64,
     dice: Dice,
     buffer: Vec<u8>,
     /// What an end may send beyond all rules, for tests of bad input.
@@ -109,6 +111,7 @@ impl World {
             events: Vec::new(),
             plain: 0,
             numbered: 0,
+            overdue: 0,
             dice: Dice(seed ^ 0xbad),
             buffer: Vec::new(),
             mangle: None,
@@ -338,6 +341,7 @@ impl World {
                 if let Some(at) = self.bonds[end].poll_timeout() {
                     let at = at.saturating_duration_since(self.origin).as_micros() as u64;
                     if at <= self.now {
+                        self.overdue += 1;
                         let now = self.instant();
                         self.bonds[end].handle_timeout(now);
                         next = next.min(self.now + 20);
