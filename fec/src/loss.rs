@@ -32,8 +32,11 @@ pub struct LossMeter {
     half_life: f64,
     weight: f64,
     mean: f64,
-    scatter: f64,
-    scatter_weight: f64,
+    /// Squares of the differences of neighbouring bins, and what independent losses would give.
+    squares: f64,
+    expected: f64,
+    /// Losses in the bin before.
+    last: f64,
     seen: u32,
     lost: u32,
     row: u32,
@@ -49,8 +52,9 @@ impl LossMeter {
             half_life: half_life.as_secs_f64().max(1e-3),
             weight: 0.0,
             mean: 0.0,
-            scatter: 0.0,
-            scatter_weight: 0.0,
+            squares: 0.0,
+            expected: 0.0,
+            last: 0.0,
             seen: 0,
             lost: 0,
             row: 0,
@@ -83,14 +87,16 @@ impl LossMeter {
         let (x, n) = (f64::from(self.lost), f64::from(BIN));
         let halvings = (took.as_secs_f64() / self.half_life).min(1.0 / LEAST_BINS);
         let keep = 0.5f64.powf(halvings);
-        // The square of the distance from the mean before, whose own error adds its share.
-        let p = self.mean / n;
-        if self.weight > 0.0 && p > 0.0 && p < 1.0 {
-            let error = (1.0 - keep) / (1.0 + keep);
-            let square = (x - self.mean).powi(2) / (n * p * (1.0 - p)) / (1.0 + error);
-            self.scatter_weight = self.scatter_weight * 0.5f64.powf(halvings / SLOWER) + 1.0;
-            self.scatter += (square.min(n) - self.scatter) / self.scatter_weight;
+        // Neighbours are compared, not a bin with the mean: a rate that changes is no burst, however
+        // long the mean takes to follow. Of independent losses x and y in two bins of n the square of
+        // the difference is (x + y)(1 − (x + y) / 2n) on average.
+        let sum = x + self.last;
+        if self.weight > 0.0 {
+            let keep = 0.5f64.powf(halvings / SLOWER);
+            self.squares = self.squares * keep + (x - self.last).powi(2);
+            self.expected = self.expected * keep + sum * (1.0 - sum / (2.0 * n));
         }
+        self.last = x;
         self.weight = self.weight * keep + 1.0;
         self.mean += (x - self.mean) / self.weight;
         (self.seen, self.lost) = (0, 0);
@@ -114,7 +120,7 @@ impl LossMeter {
 
     /// Variance over the binomial one; `None` while nothing, or everything, was lost.
     pub fn dispersion(&self) -> Option<f64> {
-        (self.scatter_weight > 0.0).then_some(self.scatter)
+        (self.expected > 0.0).then(|| self.squares / self.expected)
     }
 
     /// When several packets were last lost in a row, or in one bin.
@@ -162,6 +168,21 @@ mod tests {
         assert!((meter.rate().unwrap() - 0.05).abs() < 0.006);
         let d = meter.dispersion().unwrap();
         assert!((6.5..10.0).contains(&d), "{d}");
+    }
+
+    #[test]
+    fn a_rate_that_changes_is_no_burst() {
+        let (mut meter, mut random) = (LossMeter::new(Duration::from_millis(200)), Random(3));
+        let (begin, mut at) = (start(), 0);
+        for (packets, share) in [(20_000, 0.001), (4_000, 0.15)] {
+            for _ in 0..packets {
+                at += 130;
+                meter.record(begin + Duration::from_micros(at), random.unit() < share);
+            }
+        }
+        let estimate = meter.estimate().unwrap();
+        assert!((0.12..0.18).contains(&estimate.rate), "{estimate:?}");
+        assert!(estimate.dispersion < 1.5, "{estimate:?}");
     }
 
     #[test]
