@@ -70,6 +70,8 @@ pub struct Traffic {
     pub rtt: Duration,
     /// Source packets a second, of this class.
     pub packets: f64,
+    /// How long packets wait at the sender before they leave.
+    pub waiting: Duration,
 }
 
 /// What to do until the next plan.
@@ -143,6 +145,12 @@ impl Controller {
         self.meter.estimate()
     }
 
+    /// Whether several packets were lost at once in the last half-life.
+    pub fn is_bursty(&self, now: Instant) -> bool {
+        let ago = self.meter.last_burst().map(|at| now.saturating_duration_since(at));
+        ago.is_some_and(|ago| ago < self.settings.half_life)
+    }
+
     /// Decides anew; to be called after each feedback. `None`: no repair at all, plain Context ID 0.
     pub fn update(&mut self, now: Instant, traffic: Traffic) -> Option<Plan> {
         self.switch(now);
@@ -194,6 +202,10 @@ fn decide(settings: &Settings, estimate: &Estimate, traffic: Traffic) -> Plan {
     let (budget, rtt) = (settings.budget.as_secs_f64(), traffic.rtt.as_secs_f64());
     let p = (estimate.rate + settings.margin * estimate.deviation).clamp(settings.off, 0.5);
     let lost = p / (1.0 - p);
+    // What is late anyway may wait for its repair as well: where the surplus leaves no room for the
+    // packets themselves, it makes them later than it could ever save.
+    let waits = traffic.waiting.as_secs_f64() / budget;
+    let late = 1.0 + waits + waits * waits / 2.0;
     let reach = (budget * traffic.packets).clamp(1.0, MAX_COVER as f64);
     let mut plan = Plan {
         codec: Codec::Slc,
@@ -205,7 +217,7 @@ fn decide(settings: &Settings, estimate: &Estimate, traffic: Traffic) -> Plan {
         top_up_after: settings.budget.mul_f64(0.6),
     };
     match settings.class {
-        Class::Interactive => plan.ratio = lost * surplus(p, estimate.dispersion, reach),
+        Class::Interactive => plan.ratio = lost * surplus(p, estimate.dispersion, reach * late),
         Class::Bulk => {
             plan.retransmit = true;
             // Parity that no longer reaches what is being retransmitted only costs.

@@ -1,7 +1,8 @@
 use super::*;
 use crate::testing::{Random, start};
 
-const TRAFFIC: Traffic = Traffic { rtt: Duration::from_millis(50), packets: 8000.0 };
+const TRAFFIC: Traffic =
+    Traffic { rtt: Duration::from_millis(50), packets: 8000.0, waiting: Duration::ZERO };
 
 /// Feeds `seconds` of a stream that loses `p`; how many repair symbols a packet it asked for.
 fn feed(
@@ -45,6 +46,20 @@ fn repair_begins_with_loss_and_ends_two_seconds_after_it() {
     feed(&mut controller, &mut now, &mut random, 0.0, 3);
     assert_eq!(controller.plan(), None);
     assert_eq!(feed(&mut controller, &mut now, &mut random, 0.0, 1), 0.0);
+}
+
+#[test]
+fn what_waits_longer_than_its_budget_gets_less_repair_but_all_that_is_lost() {
+    let (mut now, mut random) = (start(), Random(4));
+    let mut controller = Controller::new(Settings::of(Class::Interactive));
+    feed(&mut controller, &mut now, &mut random, 0.1, 2);
+    let mut ratio = |ms| {
+        let waiting = Duration::from_millis(ms);
+        controller.update(now, Traffic { waiting, ..TRAFFIC }).unwrap().ratio
+    };
+    let ratios = [0, 30, 100, 1_000].map(&mut ratio);
+    assert!(ratios.is_sorted_by(|a, b| a > b), "{ratios:?}");
+    assert!(ratios[0] > 0.14 && ratios[3] < 0.13 && ratios[3] > 0.1, "{ratios:?}");
 }
 
 #[test]

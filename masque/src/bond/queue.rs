@@ -86,6 +86,8 @@ pub(super) struct Popped {
     pub(super) packet: Vec<u8>,
     pub(super) bucket: usize,
     pub(super) sparse: bool,
+    /// How long it waited, microseconds.
+    pub(super) waited: u64,
 }
 
 #[derive(Debug)]
@@ -207,7 +209,7 @@ impl Queue {
                 self.rotate(new, Turn::Old);
                 continue;
             }
-            let Some(packet) = self.codel(at, now, target, interval, pool) else {
+            let Some((packet, since)) = self.codel(at, now, target, interval, pool) else {
                 // A flow that empties in its first turn waits a round, so that it cannot starve
                 // the others by coming anew each time.
                 let turn = if new && !self.old.is_empty() { Turn::Old } else { Turn::Idle };
@@ -217,7 +219,7 @@ impl Queue {
             let bucket = &mut self.buckets[at];
             bucket.deficit -= packet.len() as i32;
             let sparse = bucket.is_sparse(now, packet.len());
-            return Some(Popped { packet, bucket: at, sparse });
+            return Some(Popped { packet, bucket: at, sparse, waited: now.saturating_sub(since) });
         }
     }
 
@@ -237,14 +239,14 @@ impl Queue {
         target: u64,
         interval: u64,
         pool: &mut Pool,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<(Vec<u8>, u64)> {
         loop {
             let (mut packet, since) = self.take(at)?;
             let bucket = &mut self.buckets[at];
             let below = now.saturating_sub(since) < target || bucket.bytes <= QUANTUM as u32;
             if below {
                 (bucket.above_since, bucket.dropping) = (0, false);
-                return Some(packet);
+                return Some((packet, since));
             }
             if bucket.above_since == 0 {
                 bucket.above_since = now.max(1);
@@ -254,7 +256,7 @@ impl Queue {
                 false => now >= bucket.above_since + interval,
             };
             if !due {
-                return Some(packet);
+                return Some((packet, since));
             }
             if bucket.dropping {
                 bucket.drops += 1;
@@ -266,7 +268,7 @@ impl Queue {
             bucket.drop_next = now + (interval as f64 / f64::from(bucket.drops).sqrt()) as u64;
             if classify::mark_ce(&mut packet) {
                 self.marks += 1;
-                return Some(packet);
+                return Some((packet, since));
             }
             pool.put(packet);
             self.drops += 1;

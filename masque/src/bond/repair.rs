@@ -21,6 +21,8 @@ const MAX_OWED: usize = 64;
 const TAIL: usize = 3;
 const TAIL_GAPS: f64 = 3.0;
 const TAIL_PAUSE: (f64, f64) = (4_000.0, 12_000.0);
+/// Packets over which their wait is averaged.
+const WAITING_OVER: f64 = 64.0;
 /// Packets a second are measured over this time, microseconds.
 const SPAN: u64 = 50_000;
 
@@ -35,6 +37,8 @@ pub(super) struct Outgoing {
     bare: u32,
     source_at: u64,
     packets: f64,
+    /// How long packets that get repair wait before they leave, lately, microseconds.
+    waiting: f64,
     counted: u64,
     counted_at: u64,
     scratch: Vec<u8>,
@@ -57,6 +61,7 @@ impl Outgoing {
             bare: 0,
             source_at: 0,
             packets: 0.0,
+            waiting: 0.0,
             counted: 0,
             counted_at: 0,
             scratch: Vec::new(),
@@ -86,6 +91,11 @@ impl Outgoing {
         }
     }
 
+    /// Whether several packets were lost at once just now.
+    pub(super) fn is_bursty(&self, now: Instant) -> bool {
+        self.controller.is_bursty(now)
+    }
+
     /// Decides anew how much is sent.
     pub(super) fn update(&mut self, now: Instant, micros: u64, sources: u64, rtt: f64) {
         let age = micros.saturating_sub(self.counted_at);
@@ -93,8 +103,11 @@ impl Outgoing {
             self.packets = sources.saturating_sub(self.counted) as f64 / age as f64 * 1e6;
             (self.counted, self.counted_at) = (sources, micros);
         }
-        let traffic =
-            Traffic { rtt: Duration::from_micros(rtt as u64), packets: self.packets.max(100.0) };
+        let traffic = Traffic {
+            rtt: Duration::from_micros(rtt as u64),
+            packets: self.packets.max(100.0),
+            waiting: Duration::from_micros(self.waiting as u64),
+        };
         let plan = self.controller.update(now, traffic);
         self.active = plan.is_some();
         match plan {
@@ -115,6 +128,7 @@ impl Outgoing {
         sequence: u64,
         back: u16,
         packet: &[u8],
+        waited: u64,
         backlog: bool,
     ) -> bool {
         let Some(encoder) = &mut self.encoder else { return false };
@@ -128,6 +142,7 @@ impl Outgoing {
         if !light {
             self.owed = (self.owed + self.controller.on_source()).min(MAX_OWED);
             (self.bare, self.source_at) = (self.bare + 1, now);
+            self.waiting += (waited as f64 - self.waiting) / WAITING_OVER;
         }
         light
     }
@@ -190,7 +205,7 @@ impl Incoming {
 }
 
 impl Bond {
-    fn moment(&self, micros: u64) -> Instant {
+    pub(super) fn moment(&self, micros: u64) -> Instant {
         self.origin + Duration::from_micros(micros)
     }
 

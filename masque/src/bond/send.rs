@@ -16,7 +16,7 @@ const COPY_SPREAD: u64 = 8_000;
 /// The chance at which losing all copies of a packet is aimed.
 const COPY_RISK: f64 = 2e-4;
 /// The most copies of a packet.
-const MAX_COPIES: u32 = 4;
+const MAX_COPIES: u64 = 4;
 /// Loss below which nothing is copied ahead.
 const COPY_FROM: f64 = 0.003;
 /// So long a queue, in seconds of the path's rate, is a backlog: half a round trip, at least and at
@@ -26,9 +26,11 @@ const BACKLOG: (f64, f64) = (0.008, 0.025);
 /// a window for the time in which something is sent again, and again where that is lost too.
 const TARGET: f64 = 0.4;
 const TARGET_LOSSY: f64 = 3.0;
-/// What is sent again is sent once more after this, microseconds, where much is lost.
-const SECOND_AFTER: u64 = 3_000;
-const SECOND_FROM: f64 = 0.02;
+/// What is sent again where so much is lost is followed by a copy, and by several where much is lost
+/// of a sudden and no repair is under way yet; so long after each other, microseconds.
+const AGAIN_FROM: f64 = 0.02;
+const AGAIN_AFTER: u64 = 3_000;
+const AGAIN_SUDDEN: u64 = 2;
 /// The most copies that wait; beyond, packets go without.
 const MAX_PENDING: usize = 1_024;
 /// A warm path is probed this often, microseconds.
@@ -51,6 +53,12 @@ impl Copies {
             self.pending.insert(at, (due, sequence));
         }
     }
+}
+
+/// How many copies of a packet make losing all of it, where `loss` is usual, as unlikely as `risk`.
+fn copies(loss: f64, risk: f64) -> u64 {
+    let all = (risk.ln() / loss.clamp(1e-6, 0.5).ln()).ceil() as u64;
+    all.saturating_sub(1).clamp(1, MAX_COPIES)
 }
 
 impl Bond {
@@ -132,8 +140,13 @@ impl Bond {
         let spare = !self.is_backlogged(at);
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
-        if spare && self.paths[at].rate.loss() > SECOND_FROM && self.config.repair {
-            self.copies.push(now + SECOND_AFTER, sequence);
+        let copies = match self.paths[at].rate.loss() > AGAIN_FROM {
+            true => 1,
+            false if self.outgoing.is_bursty(self.moment(now)) => AGAIN_SUDDEN,
+            false => 0,
+        };
+        for n in 1..=if spare && self.config.repair { copies } else { 0 } {
+            self.copies.push(now + AGAIN_AFTER * n, sequence);
         }
         Some(self.paths[at].id)
     }
@@ -254,7 +267,8 @@ impl Bond {
         path.sent(now, out.len());
         let id = path.id;
         let backlog = self.is_backlogged(at);
-        let light = self.outgoing.on_source(now, sequence, back, &popped.packet, backlog);
+        let light =
+            self.outgoing.on_source(now, sequence, back, &popped.packet, popped.waited, backlog);
         self.store.push(Sent {
             packet: popped.packet,
             back,
@@ -294,10 +308,9 @@ impl Bond {
         if !sparse || loss < COPY_FROM || !self.config.repair {
             return;
         }
-        let copies = (COPY_RISK.ln() / loss.min(0.5).ln()).ceil() as u32;
-        let copies = copies.saturating_sub(1).clamp(1, MAX_COPIES);
-        for n in 1..=u64::from(copies) {
-            self.copies.push(now + COPY_SPREAD * n / u64::from(copies), sequence);
+        let copies = copies(loss, COPY_RISK);
+        for n in 1..=copies {
+            self.copies.push(now + COPY_SPREAD * n / copies, sequence);
         }
     }
 
