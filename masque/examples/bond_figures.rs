@@ -20,6 +20,7 @@ fn main() {
     }
     for (name, figures) in [
         ("interactive", interactive as fn()),
+        ("beginning", beginning),
         ("sparse", sparse),
         ("rival", rival),
         ("switching", switching),
@@ -155,6 +156,39 @@ fn interactive() {
             world.bonds[1].report().given_up,
             extra / (loss / (1.0 - loss)),
             report.queue_drops,
+        );
+    }
+}
+
+/// Streams that begin with the tunnel.
+fn beginning() {
+    println!(
+        "beginning: loss % | Mbit/s offered | added ms, median and most in each quarter of a second"
+    );
+    for (loss, burst, offered) in [
+        (0.01, 1.0, 91.0),
+        (0.05, 1.0, 86.0),
+        (0.10, 1.0, 81.0),
+        (0.15, 1.0, 75.0),
+        (0.05, 5.0, 80.0),
+        (0.10, 5.0, 73.0),
+    ] {
+        let spec = Spec::new(100.0, 25.0);
+        let spec = if burst > 1.0 { spec.bursts(loss, burst) } else { spec.loss(loss) };
+        let mut world = World::new(seed(), &[spec], |_| ());
+        world.run_until(0.1);
+        let flow = world.udp(1_400, offered * 1e6 / 8.0 / 1_400.0);
+        print!("{:5.1} {offered} |", loss * 100.0);
+        for quarter in 1..=16 {
+            let had = world.udp_of(flow).delays.len();
+            world.run_until(0.1 + 0.25 * f64::from(quarter));
+            let udp = world.udp_of(flow);
+            print!(" {:.0}/{:.0}", udp.added(0.5, 25.2, had), udp.added(1.0, 25.2, had));
+        }
+        let report = world.bonds[0].report();
+        println!(
+            " | repair {} again {} of {}",
+            report.repair_sent, report.retransmissions, report.sources_sent
         );
     }
 }

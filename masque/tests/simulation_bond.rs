@@ -67,6 +67,39 @@ fn much_loss_both_ways_costs_no_packet_and_no_timeout() {
 }
 
 #[test]
+fn a_stream_that_begins_with_the_tunnel_is_soon_in_time() {
+    for (seed, loss, offered) in [(1, 0.05, 86.0), (2, 0.1, 81.0), (3, 0.15, 75.0)] {
+        let mut world = World::new(seed, &[Spec::new(100.0, 25.0).loss(loss)], |_| ());
+        world.run_until(0.1);
+        let flow = world.udp(1_400, offered * 1e6 / 8.0 / 1_400.0);
+        let mut had = 0;
+        for (until, most) in [(1.1, 95.0), (2.1, 65.0), (4.1, 45.0)] {
+            world.run_until(until);
+            let median = world.udp_of(flow).added(0.5, 25.2, had);
+            assert!(median < most, "{loss}: {median} ms more in the time before {until} s");
+            had = world.udp_of(flow).delays.len();
+        }
+        assert_eq!(world.bonds[1].report().given_up, 0);
+    }
+}
+
+#[test]
+fn reports_that_stay_away_for_a_while_are_asked_for_until_they_come() {
+    let mut world = World::new(1, &[Spec::new(100.0, 25.0).loss(0.02)], |_| ());
+    world.run_until(0.1);
+    let flow = world.udp(1_400, 8_000.0);
+    world.run_until(3.0);
+    world.links[0][1].dead = true;
+    world.run_until(3.5);
+    world.longest(flow);
+    world.links[0][1].dead = false;
+    world.run_until(4.5);
+    let silent = world.longest(flow);
+    assert!(silent < 120_000, "nothing came for {silent} µs");
+    assert_eq!(world.bonds[1].report().given_up, 0);
+}
+
+#[test]
 fn losses_in_bursts_are_not_taken_for_congestion() {
     let mut world = World::new(1, &[Spec::new(100.0, 25.0).bursts(0.05, 5.0)], |_| ());
     world.run_until(1.0);

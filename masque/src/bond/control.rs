@@ -145,7 +145,7 @@ impl Bond {
     pub fn handle_path_stats(&mut self, now: Instant, id: PathId, stats: QuicStats) {
         let now = self.micros(now);
         let Some(path) = self.path(id) else { return };
-        let before = std::mem::replace(&mut path.quic, stats);
+        let before = path.note_quic(stats);
         self.watch_plain(now, &before, &stats);
         self.watch_deafness(now, id, &before);
         self.consider_plain(now);

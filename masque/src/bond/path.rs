@@ -3,7 +3,9 @@
 use super::fates::{Fates, Judged, Seen};
 use super::rate::{Progress, Rate, WIRE};
 use super::wire::PathFeedback;
-use super::{Down, PathId, QuicStats, sequence};
+use super::{PathId, QuicStats, sequence};
+
+mod silence;
 
 /// Path numbers whose time of sending is remembered; a power of two.
 const NUMBERS: usize = 8_192;
@@ -18,21 +20,12 @@ const SLACK: f64 = 60_000.0;
 const LEAST_ROOM: f64 = 48_000.0;
 /// Datagrams over which their length is averaged.
 const MEAN_OVER: f64 = 64.0;
-/// Datagrams without a report after which silence means that a path is dead, and the time between
-/// the probes that make them so many, microseconds.
-const DOUBT_AFTER: u64 = 5;
-const DOUBT_PROBE: u64 = 3_000;
-/// So much later than usual nothing is late yet, microseconds.
-const MARGIN: f64 = 5_000.0;
-/// Where a silent path proved to be alive, it is waited for this much longer than the proof took, at
-/// most so long, microseconds; half of it is forgotten over so much time.
-const CAUTION_GAIN: f64 = 1.5;
-const MAX_CAUTION: f64 = 40_000.0;
-const CAUTION_SPAN: u64 = 10_000_000;
 /// So long it is remembered how late a datagram arrived after later ones, at least, microseconds,
 /// and by how much the next may be later still.
 const LATE_SPAN: u64 = 10_000_000;
 const LATE_MARGIN: f64 = 1.5;
+/// So long what was measured of a path holds while it is used without numbers, microseconds.
+const MEMORY: u64 = 60_000_000;
 /// A round trip assumed before any is known, microseconds.
 const FIRST_RTT: f64 = 100_000.0;
 /// Bytes of a datagram assumed before any was sent.
@@ -85,6 +78,8 @@ pub(super) struct Path {
     own_rtt: f64,
     pub(super) min_rtt: f64,
     progress: Progress,
+    /// When a report last said something new.
+    measured_at: u64,
     runs: u64,
     fates: Fates,
     /// Up to where fates were handed out.
@@ -172,6 +167,7 @@ impl Path {
             own_rtt: 0.0,
             min_rtt: f64::INFINITY,
             progress: Progress::default(),
+            measured_at: now,
             runs: 0,
             fates: Fates::default(),
             taken: Judged::default(),
@@ -190,11 +186,16 @@ impl Path {
         self.min_rtt.is_finite()
     }
 
-    /// Begins measuring anew, at the rate QUIC saw.
-    pub(super) fn restart(&mut self, first: f64, limit: Option<f64>, now: u64) {
-        self.rate = Rate::new(first, limit);
-        self.min_rtt = f64::INFINITY;
+    /// Goes on from what was known of it before, if that is not long ago, else begins anew; `carried`
+    /// is what QUIC saw since, bytes a second.
+    pub(super) fn restart(&mut self, carried: f64, limit: Option<f64>, now: u64) {
         self.progress_at = now;
+        let age = now.saturating_sub(self.measured_at);
+        if self.is_measured() && age < MEMORY && self.rate.resume(carried) {
+            return;
+        }
+        self.rate = Rate::new(self.first_rate().max(carried), limit);
+        self.min_rtt = f64::INFINITY;
     }
 
     /// Where to begin: a window of packets a round trip, or what went through without us.
@@ -312,15 +313,24 @@ impl Path {
         let judged = self.fates.judged();
         self.progress = Progress { next, received, bytes, arrived, judged };
         (self.reported, self.progress_at, self.unheard) = (next, now, 0);
-        if now > self.caution_since + CAUTION_SPAN {
-            (self.caution, self.caution_since) = (self.caution / 2.0, now);
-        }
+        self.measured_at = now;
+        self.grow_bold(now);
         let Some(sent_at) = sent_at else { return Ok(true) };
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
         self.note_rtt(rtt);
         let delay = arrived as f64 - sent_at as f64;
         self.rate.on_report(self.progress, delay, self.next, self.min_rtt);
         Ok(true)
+    }
+
+    /// Takes in what QUIC counted, and gives back what it had before: its round trip is the best that
+    /// is known as long as nothing has been reported.
+    pub(super) fn note_quic(&mut self, stats: QuicStats) -> QuicStats {
+        if !self.is_measured() && !stats.rtt.is_zero() {
+            self.srtt = stats.rtt.as_secs_f64() * 1e6;
+            self.rttvar = self.srtt / 4.0;
+        }
+        std::mem::replace(&mut self.quic, stats)
     }
 
     fn note_rtt(&mut self, rtt: f64) {
@@ -338,11 +348,6 @@ impl Path {
         let now = self.fates.judged();
         let was = std::mem::replace(&mut self.taken, now);
         (now.sent - was.sent, now.lost - was.lost, now.runs - was.runs)
-    }
-
-    /// Whether something has arrived that was sent after the path was given up.
-    pub(super) fn has_recovered(&self) -> bool {
-        self.reported_at() > self.died_at
     }
 
     /// When the highest that is reported was sent, microseconds.
@@ -412,80 +417,6 @@ impl Path {
         };
         let rtt = now.saturating_sub(at).saturating_sub(of.held.into()) as f64;
         self.own_rtt += if self.own_rtt == 0.0 { rtt } else { (rtt - self.own_rtt) / 8.0 };
-    }
-
-    /// How much later than usual is late, microseconds.
-    fn margin(&self) -> f64 {
-        (4.0 * self.rttvar).max(MARGIN) + self.caution
-    }
-
-    /// It carries nothing any more.
-    pub(super) fn give_up(&mut self, now: u64, why: Down) {
-        (self.alive, self.died_at, self.silenced) = (false, now, why == Down::Silence);
-        self.tell_at = self.silenced.then_some(now + self.srtt as u64);
-    }
-
-    /// Whether silence was no sign of death: what was overdue when it was given up has been reported
-    /// since, no later than it takes, and what was sent after that is not overdue yet. Then it carries
-    /// packets again, and the next silence has to last for longer: somebody on the way is slow at
-    /// times.
-    pub(super) fn reconsider(&mut self, now: u64, interval: f64, clock: u64) -> bool {
-        let overdue = self.next > self.reported
-            && self.overdue_at(interval, clock).is_none_or(|due| due <= now);
-        // By a slower path comes what was true before it died.
-        let usual = self.min_rtt + self.rate.queue() + MARGIN + self.caution;
-        let stale = now.saturating_sub(self.reported_at()) as f64 > usual;
-        if self.alive || !self.silenced || self.held_down || overdue || stale {
-            return false;
-        }
-        (self.alive, self.tell_at) = (true, None);
-        let late = now.saturating_sub(self.died_at) as f64;
-        self.caution = (self.caution + CAUTION_GAIN * late).min(MAX_CAUTION);
-        self.caution_since = now;
-        true
-    }
-
-    /// Silence after which what is on its way is in doubt, microseconds. `interval` is the peer's
-    /// between reports.
-    pub(super) fn patience(&self, interval: f64) -> f64 {
-        self.srtt + self.margin() + interval + self.rate.queue()
-    }
-
-    /// When what is on its way is in doubt: the first datagram not reported has been on its way for
-    /// longer than [`patience`](Self::patience), and a report that was written at `clock`, by the
-    /// peer's, should have known it. Without one the reports may have been lost, not the datagram:
-    /// then they get the time to come by this path. News of it by a slower path is no sign of life.
-    pub(super) fn doubt_at(&self, interval: f64, clock: u64) -> Option<u64> {
-        let enough = self.alive && self.outstanding() >= DOUBT_AFTER;
-        self.overdue_at(interval, clock).filter(|_| enough)
-    }
-
-    fn overdue_at(&self, interval: f64, clock: u64) -> Option<u64> {
-        let first = self.sent_at(self.reported)?.max(self.alive_since);
-        let known = clock as f64 > first as f64 + self.delay() + self.margin();
-        let longer = if known { 0.0 } else { (self.own_rtt - self.srtt).max(0.0) };
-        let patience = self.patience(interval) + longer;
-        Some(first + patience as u64 + 1)
-    }
-
-    /// The pause between two probes of a silent path: short while another one could take over,
-    /// so that there is soon enough unreported to be sure.
-    pub(super) fn probe_pause(&self, now: u64, several: bool) -> u64 {
-        match several && self.alive {
-            true => DOUBT_PROBE,
-            false => (self.silence(now) / 2).clamp(2_000, 500_000),
-        }
-    }
-
-    /// About when the peer wrote its last report of news, microseconds: what was sent before has had
-    /// its way still, whatever happened then.
-    pub(super) fn heard_of(&self) -> u64 {
-        self.progress_at.saturating_sub((self.srtt / 2.0) as u64)
-    }
-
-    /// For how long nothing of what was sent has been reported, microseconds.
-    pub(super) fn silence(&self, now: u64) -> u64 {
-        if self.next == self.reported { 0 } else { now.saturating_sub(self.progress_at) }
     }
 
     /// One-way delay expected now, microseconds, by a clock common to all paths.

@@ -161,6 +161,20 @@ impl Rate {
         if self.is_starting() { self.rate.max(self.pressed) } else { self.rate }
     }
 
+    /// Goes on after a while without reports in which `carried` bytes a second got through, if there is
+    /// anything to go on from: what the path loses by its nature may be another share now.
+    pub(super) fn resume(&mut self, carried: f64) -> bool {
+        if self.phase != Phase::Cruise {
+            return false;
+        }
+        (self.end, self.floor, self.suspect, self.tally) = (0, None, None, (0.0, 0.0));
+        (self.above_target, self.above_brake, self.probes, self.cycle) = (0, 0, 0, 2);
+        self.remember(self.capacity.max(carried), true);
+        self.rate = (self.capacity * CRUISE_GAIN).min(self.limit.unwrap_or(f64::INFINITY));
+        (self.measured_rate, self.sending_rate) = (self.rate, self.rate);
+        true
+    }
+
     /// What got through last, bytes a second.
     pub(super) fn delivery(&self) -> f64 {
         self.delivery
@@ -194,6 +208,9 @@ impl Rate {
         self.delay.note(at, delay, gap);
         if self.is_eager() {
             self.speed_up(at, rtt);
+        }
+        if self.phase == Phase::Drain {
+            self.refill(at, next, rtt);
         }
         if self.end == 0 {
             (self.begin, self.end, self.begin_sent_at) = (at, next, sent_at);
@@ -262,9 +279,7 @@ impl Rate {
 
     fn drain(&mut self, loss: f64, sent: f64, rtt: f64) {
         self.stalled += 1;
-        if self.measured_rate > self.full * 0.8
-            || self.queue() > self.target(rtt) && self.stalled < 8
-        {
+        if self.measured_rate > self.full || self.queue() > self.target(rtt) && self.stalled < 8 {
             return;
         }
         let Some((_, loss)) = self.judged(loss, sent) else { return };

@@ -73,12 +73,8 @@ impl Bond {
 
     /// The least round trip of a path in use, microseconds.
     pub(super) fn round_trip(&self) -> f64 {
-        let of = |p: &super::path::Path| match p.is_measured() {
-            true => p.srtt,
-            false if p.quic.rtt.is_zero() => p.srtt,
-            false => p.quic.rtt.as_secs_f64() * 1e6,
-        };
-        let least = self.paths.iter().filter(|p| p.alive).map(of).fold(f64::INFINITY, f64::min);
+        let least =
+            self.paths.iter().filter(|p| p.alive).map(|p| p.srtt).fold(f64::INFINITY, f64::min);
         if least.is_finite() { least } else { 100_000.0 }
     }
 

@@ -227,8 +227,7 @@ impl Bond {
         self.clean.wait = wait.clamp(CLEAN.0, CLEAN.1);
         (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
         for path in &mut self.paths {
-            let first = path.first_rate().max(self.clean.rate);
-            path.restart(first, limit, now);
+            path.restart(self.clean.rate, limit, now);
             if several {
                 path.rate.hurry();
             }

@@ -5,9 +5,9 @@ use super::{FOREIGN_AFTER, MIN_ROUND, Phase, Progress, RECENT, Rate, WIRE};
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
 /// How much faster than what got through, at most, a backlog is let out at first; and how much of one
-/// in a quarter of a round trip before anything got through, bytes: what some flows begin with.
+/// in an eighth of a round trip before anything got through, bytes: what some flows begin with.
 const PRESS_GAIN: f64 = 8.0;
-const PRESS_FIRST: f64 = 131_072.0;
+const PRESS_FIRST: f64 = 65_536.0;
 /// The same of an eager path, and how much closer together its packets may follow each other then: a
 /// flow that fills several paths doubles what it sends each round trip, in trains, and takes them
 /// for full as soon as its packets queue here.
@@ -15,12 +15,12 @@ const EAGER_GAIN: f64 = 2.5;
 const EAGER_PACE: f64 = 1.6;
 
 impl Rate {
-    /// `backlog` bytes wait, which is to be gone in a quarter of a round trip of `rtt` microseconds as
+    /// `backlog` bytes wait, which is to be gone in an eighth of a round trip of `rtt` microseconds as
     /// long as the path shows no queue: flows that begin slow themselves down, and take a wait here
     /// for the path's end (RFC 9406).
     pub(in crate::bond) fn press(&mut self, backlog: f64, rtt: f64) {
         if self.is_starting() && !self.eager {
-            let each = 4e6 / rtt.max(1_000.0);
+            let each = 8e6 / rtt.max(1_000.0);
             let most = if self.queued == 0 {
                 (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
             } else {
@@ -107,6 +107,16 @@ impl Rate {
     /// it has carried.
     fn plausible(&self, busy: Option<f64>) -> Option<f64> {
         busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7)
+    }
+
+    /// Goes on as soon as no more is on its way than fills the path: what is reported of the queue is
+    /// a round trip old.
+    pub(super) fn refill(&mut self, at: Progress, next: u64, rtt: f64) {
+        let mean = at.bytes as f64 / at.received.max(1) as f64 + WIRE as f64;
+        let flight = next.saturating_sub(at.next) as f64 * mean;
+        if flight <= self.full * rtt / 1e6 {
+            self.rate = self.full.min(self.limit.unwrap_or(f64::INFINITY));
+        }
     }
 
     fn end_startup(&mut self) {

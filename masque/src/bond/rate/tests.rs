@@ -78,3 +78,15 @@ fn a_delay_that_does_not_come_from_what_is_sent_costs_no_capacity() {
     link.send(&mut rate, 0.1, 5e6);
     assert!(rate.rate() > 0.8 * full, "{} of {full}", rate.rate());
 }
+
+#[test]
+fn a_capacity_that_was_known_is_gone_on_from() {
+    let mut rate = Rate::new(1_250_000.0, None);
+    assert!(!rate.resume(5e6), "nothing was known");
+    let mut link = Link { now: 0.0, free_at: 0.0, later: 0.0, sent: 0, reported_at: 0.0 };
+    link.send(&mut rate, 1.0, 3e6);
+    let full = rate.rate();
+    assert!(rate.resume(5e6) && rate.phase == Phase::Cruise);
+    assert!((0.9..1.1).contains(&(rate.rate() / full)), "{} after {full}", rate.rate());
+    assert!(rate.resume(2.0 * full) && rate.rate() > 1.8 * full, "more got through meanwhile");
+}
