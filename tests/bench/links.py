@@ -11,8 +11,11 @@ from scene.proc import Daemon, wait_until
 
 OWN = "198.51.100.{}"  # the client's address on each path; the gateway has one for all of them
 BUFFERS = {"net.ipv4.tcp_wmem": "4096 65536 33554432", "net.ipv4.tcp_rmem": "4096 131072 33554432"}
-# A link whose packets are later than this, in the hundredth of them that is latest, measures the machine.
+# A link whose packets are later than this, in the hundredth of them that is latest, measures the machine; so does anything while the
+# machine's own host takes more than this share of its time away. Such a measurement is made again, so often at most.
 LATE_NS = 3_000_000
+STOLEN = 0.03
+AGAIN = 2
 
 
 class Hosts:
@@ -34,10 +37,28 @@ class Hosts:
             self.links.append(Link(self, path, words, seed * 16 + path, trace))
 
     def clear(self):
-        """The links go, and say whether what went over them can be believed."""
         for link in self.links:
-            link.stop()
+            link.daemon.stop()
         self.links = []
+
+    def undisturbed(self, attempt, between=lambda: None):
+        """What `attempt()` returns, which lays links and measures; made again (after `between()`) where it cannot be believed. What the
+        last one found is kept, and said to be disturbed."""
+        for left in reversed(range(AGAIN + 1)):
+            kept, before = self.course.samples.kept(), stolen()
+            found = attempt()
+            why = [reason for link in self.links if (reason := link.disturbed())]
+            if (share := stolen(before)) > STOLEN:
+                why.append(f"{share:.0%} of the machine's time went elsewhere")
+            if not why:
+                break
+            if left:
+                self.course.say(f"! {self.course.name}: {'; '.join(why)}: once more")
+                self.course.samples.back_to(kept)
+                between()
+            else:
+                self.course.note(f"{'; '.join(why)}: disturbed, not to be used")
+        return found
 
 
 class Link:
@@ -83,12 +104,20 @@ class Link:
     def stats(self, way="down"):
         return json.loads(self.tell("stats"))[way]
 
-    def stop(self):
+    def disturbed(self):
+        """Why what went over it cannot be believed, if so."""
         for way in ("up", "down"):
             try:
                 late, failed = self.stats(way)["lateness"]["p99_ns"], self.stats(way)["failed"]
             except (OSError, ValueError, KeyError):
                 continue  # it has ended; whoever used it has failed already
             if late > LATE_NS or failed:
-                self.course.note(f"the link ({self.device}, {way}) was {late / 1e6:.1f} ms late and failed {failed} packets: disturbed, not to be used")
-        self.daemon.stop()
+                return f"the link ({self.device}, {way}) was {late / 1e6:.1f} ms late and failed {failed} packets"
+        return None
+
+
+def stolen(since=None):
+    """Ticks of all processors and those their host took away since boot; with such a pair from before, the share taken since."""
+    ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    now = sum(ticks), ticks[7]
+    return now if since is None else (now[1] - since[1]) / max(now[0] - since[0], 1)

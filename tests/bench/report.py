@@ -29,6 +29,20 @@ class Samples:
         self.about.setdefault(metric, (unit, better, goal, bound))
         self.values.setdefault(metric, {}).setdefault(who, []).append(value)
 
+    def kept(self):
+        """How many values there are of each metric and whom, for `back_to`."""
+        return {(metric, name): len(values) for metric, who in self.values.items() for name, values in who.items()}
+
+    def back_to(self, kept):
+        """Forgets what was added since."""
+        for metric, who in list(self.values.items()):
+            for name, values in list(who.items()):
+                del values[kept.get((metric, name), 0) :]
+                if not values:
+                    del who[name]
+            if not who:
+                del self.values[metric], self.about[metric]
+
     def miss(self, peer):
         """A peer that is not here has a row of its own, so that programs see it too."""
         self.absent.append(peer)

@@ -162,7 +162,7 @@ class Stream:
 
     def __init__(self, hosts, size, rate, seconds):
         self.hosts, self.words, self.seconds = hosts, (size, rate, seconds), seconds
-        command = hosts.internet.inside([sys.executable, STREAM, "receive", PORT, seconds + 10])
+        command = hosts.internet.inside([sys.executable, STREAM, "receive", PORT, seconds + 10, SETTLE])
         self.receiver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         wait_until(lambda: f":{PORT} " in hosts.internet.run(["ss", "-Hlun"]), "the stream's receiver")
         command = hosts.client.inside([sys.executable, STREAM, "send", net.INTERNET4, PORT, size, rate, seconds])

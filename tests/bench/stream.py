@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A constant stream of UDP, and what becomes of it.
 
-  stream.py receive PORT SECONDS               waits, counts, and prints one JSON object
+  stream.py receive PORT SECONDS SETTLE        waits, counts, and prints one JSON object; its percentiles of delays are those of all packets,
+                                               and, as "settled", of those sent SETTLE seconds after the first or later
   stream.py send HOST PORT SIZE RATE SECONDS   RATE packets a second of SIZE bytes, IP and UDP headers (28) included
 
 Both ends read the same clock: they are namespaces of one machine. The kernel stamps what arrives, so that a late reader adds no delay.
@@ -34,7 +35,13 @@ def send(host, port, size, rate, seconds):
     print(json.dumps({"sent": number}))
 
 
-def receive(port, seconds):
+def percentiles(delays):
+    ordered = sorted(delays)
+    at = lambda share: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    return {"p50": at(0.5), "p99": at(0.99), "p999": at(0.999)} if ordered else {}
+
+
+def receive(port, seconds, settle):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -62,10 +69,10 @@ def receive(port, seconds):
     report = {"received": len(seen), "bytes": size, "doubles": doubles, "disorder": disorder}
     if stamps:
         gaps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
-        ordered = sorted(delays)
-        at = lambda share: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
         report |= {"gap_ms": max(gaps, default=0) / 1e6, "span_s": (stamps[-1] - stamps[0]) / 1e9}
-        report |= {"p50": at(0.5), "p99": at(0.99), "p999": at(0.999)}
+        sent = [stamp - delay * 1e6 for stamp, delay in zip(stamps, delays)]
+        settled = min(sent) + settle * 1e9
+        report |= percentiles(delays) | {"settled": percentiles([d for d, at in zip(delays, sent) if at >= settled])}
     print(json.dumps(report))
 
 
@@ -73,8 +80,8 @@ def main():
     match sys.argv[1:]:
         case ["send", host, port, size, rate, seconds]:
             send(host, int(port), int(size), float(rate), float(seconds))
-        case ["receive", port, seconds]:
-            receive(int(port), float(seconds))
+        case ["receive", port, seconds, settle]:
+            receive(int(port), float(seconds), float(settle))
         case _:
             sys.exit(__doc__)
 

@@ -24,6 +24,7 @@ import classify
 import report
 import resilient
 from course import Course
+from links import Hosts
 from scene.proc import Failed, wait_until
 
 
@@ -173,13 +174,38 @@ class Streams(unittest.TestCase):
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         start = lambda *words: subprocess.Popen([sys.executable, HERE / "stream.py", *words], stdout=subprocess.PIPE, text=True)
-        receiver = start("receive", port, "20")
+        receiver = start("receive", port, "20", "0.25")
         ready = lambda: f"{int(port):04X} " in Path("/proc/net/udp").read_text()
         wait_until(ready, "the receiver", daemons=[])
         sent = json.loads(start("send", "127.0.0.1", port, "200", "500", "0.5").communicate(timeout=20)[0])["sent"]
         got = json.loads(receiver.communicate(timeout=30)[0])
         self.assertEqual((got["received"], got["bytes"], got["doubles"], got["disorder"]), (sent, sent * 200, 0, 0))
         self.assertLessEqual(got["p50"], got["p999"])
+        self.assertLessEqual(got["settled"]["p99"], got["p999"])
+
+
+@mock.patch("links.stolen", return_value=0.0)
+class Disturbed(unittest.TestCase):
+    """Links that were late in some attempts."""
+
+    def hosts(self, *late):
+        hosts, said = Hosts.__new__(Hosts), []
+        hosts.course = Course("links", argparse.Namespace(seconds=1, rounds=1), said.append)
+        hosts.links = [mock.Mock(disturbed=mock.Mock(side_effect=late))]
+        return hosts, said
+
+    def test_what_was_disturbed_is_measured_again_and_forgotten(self, _):
+        hosts, said = self.hosts("late", None)
+        values, between = iter((1, 2)), mock.Mock()
+        hosts.undisturbed(lambda: hosts.course.add("rate", "bauta", next(values), "Mbit/s", "higher"), between)
+        self.assertEqual((hosts.course.samples.values, between.call_count), ({"rate": {"bauta": [2]}}, 1))
+        self.assertEqual((hosts.course.notes, len(said)), ([], 1))
+
+    def test_what_stays_disturbed_is_kept_and_said(self, _):
+        hosts, _ = self.hosts(*["late"] * 3)
+        self.assertEqual(hosts.undisturbed(lambda: 7), 7)
+        self.assertEqual(len(hosts.course.notes), 1)
+        self.assertIn("not to be used", hosts.course.notes[0])
 
 
 class Rows(unittest.TestCase):

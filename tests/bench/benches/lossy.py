@@ -48,6 +48,9 @@ def measured(course, hosts, kind, loss, rtt):
 
     def one(contender):
         turns[contender.name] = turns.get(contender.name, 0) + 1
+        hosts.undisturbed(lambda: attempt(contender), contender.down)
+
+    def attempt(contender):
         hosts.lay(words, seed=turns[contender.name])
         contender.up(hosts.client, hosts.gateway)
         control = getattr(contender, "control", "cubic")

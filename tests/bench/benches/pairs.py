@@ -42,8 +42,8 @@ def pair(course, hosts, name, seed):
     """Each path alone and both together, with one flow and with many. Seeds go by path, so a path meets the same losses alone."""
     first, second = PAIRS[name]
     try:
-        alone = [rates(course, hosts, [words], seed) for words in (first, second)]
-        bonded = rates(course, hosts, [first, second], seed)
+        alone = [hosts.undisturbed(lambda: rates(course, hosts, [words], seed)) for words in (first, second)]
+        bonded = hosts.undisturbed(lambda: rates(course, hosts, [first, second], seed))
     except Failed as failure:
         course.note(f"{name} FAILED with seed {seed}: {failure}")
         course.broken.append(name)

@@ -46,9 +46,12 @@ class Row:
         def one(contender):
             nonlocal seed
             seed += contender.name == "bauta"
-            self.hosts.lay(*links, seed=seed, trace=trace)
-            contender.up(self.hosts.client, self.hosts.gateway, *([paths] if paths > 1 else []))
-            measured(contender)
+            def attempt():
+                self.hosts.lay(*links, seed=seed, trace=trace)
+                contender.up(self.hosts.client, self.hosts.gateway, *([paths] if paths > 1 else []))
+                measured(contender)
+
+            self.hosts.undisturbed(attempt, contender.down)
 
         # Who fails is out of this row, not of those to come.
         broken, self.course.broken = self.course.broken, []
@@ -72,9 +75,10 @@ def bulk(row):
 
 def stream(row, what, loss, goal, burst=""):
     def one(contender):
-        sent = Stream(row.hosts, INNER, goal * 1e6 / 8 / INNER, row.seconds + 2).finish()
+        sent = Stream(row.hosts, INNER, goal * 1e6 / 8 / INNER, row.seconds + resilient.SETTLE).finish()
         row.course.add(f"{what}, {loss:.0%} lost", contender.name, sent["mbit"], "Mbit/s", "higher", f">= {goal * 0.995:.2f}", limit(100, loss))
-        row.course.add(f"{what}, {loss:.0%} lost: added p99", contender.name, sent["p99"] - 25, "ms", "lower", "<= 30")
+        row.course.add(f"{what}, {loss:.0%} lost: added p99", contender.name, sent["settled"]["p99"] - 25, "ms", "lower", "<= 30")
+        row.course.add(f"{what}, {loss:.0%} lost: added p99 from a new tunnel's first packet on", contender.name, sent["p99"] - 25, "ms", "lower")
 
     row.over(row.ours(), [f"{LINE} loss {loss:.0%}{burst}"], one)
 
