@@ -13,6 +13,9 @@ const NUMBERS: usize = 8_192;
 const BURST_PACKETS: f64 = 10.0;
 /// Time's worth of rate that may be sent at once, seconds: timers are no finer than a millisecond.
 const BURST_SECONDS: f64 = 0.002;
+/// As much where packets wait for their turn and somebody came late to let them out, seconds: a
+/// processor has other things to do, and what was not sent then is lost to the path.
+const LATE_SECONDS: f64 = 0.006;
 /// As much may be on its way as the rate explains in the round trips that reports take, and this
 /// longer, microseconds, at first and later on; and so much in any case, bytes.
 const STARTUP_SLACK: f64 = 15_000.0;
@@ -92,6 +95,8 @@ pub(super) struct Path {
     late_since: u64,
     sent_at: Vec<u64>,
     tokens: f64,
+    /// Whether something was to go out that had to wait for its turn.
+    waits: bool,
     tokens_at: u64,
     pub(super) incoming: Incoming,
 }
@@ -176,6 +181,7 @@ impl Path {
             late_since: now,
             sent_at: Vec::new(),
             tokens: BURST_PACKETS * 1_500.0,
+            waits: false,
             tokens_at: now,
             incoming: Incoming::default(),
         }
@@ -209,7 +215,8 @@ impl Path {
 
     fn refill(&mut self, now: u64) {
         let rate = self.rate.pace();
-        let most = (rate * BURST_SECONDS).max(BURST_PACKETS * 1_500.0);
+        let span = if self.waits { LATE_SECONDS } else { BURST_SECONDS };
+        let most = (rate * span).max(BURST_PACKETS * 1_500.0);
         let age = now.saturating_sub(self.tokens_at) as f64 / 1e6;
         self.tokens = (self.tokens + rate * age).min(most);
         self.tokens_at = now;
@@ -218,7 +225,8 @@ impl Path {
     /// Whether the path takes a datagram now.
     pub(super) fn is_ready(&mut self, now: u64) -> bool {
         self.refill(now);
-        self.tokens >= 0.0 && self.has_room()
+        self.waits = self.tokens < 0.0;
+        !self.waits && self.has_room()
     }
 
     /// Not more is on its way than the rate explains, should reports stay away.
