@@ -83,6 +83,10 @@ pub(crate) fn scale(symbol: &mut [u8], factor: u8) {
 
 fn kernel(sum: &mut [u8], symbol: &[u8], table: &[[u8; 16]; 2]) {
     #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return simd.vectorize(Avx512 { simd, sum, symbol, table });
+    }
+    #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
         return simd.vectorize(Avx2 { simd, sum, symbol, table });
     }
@@ -97,6 +101,58 @@ fn kernel(sum: &mut [u8], symbol: &[u8], table: &[[u8; 16]; 2]) {
 fn scalar(sum: &mut [u8], symbol: &[u8], [low, high]: &[[u8; 16]; 2]) {
     for (sum, byte) in sum.iter_mut().zip(symbol) {
         *sum ^= low[usize::from(byte & 15)] ^ high[usize::from(byte >> 4)];
+    }
+}
+
+/// What is left behind the last whole vector, filled up with zeros to one of its own.
+#[inline(always)]
+fn tail<const N: usize>(
+    sum: &mut [u8],
+    symbol: &[u8],
+    vector: impl FnOnce(&mut [u8; N], &[u8; N]),
+) {
+    if symbol.is_empty() {
+        return;
+    }
+    let (mut whole_sum, mut whole_symbol) = ([0; N], [0; N]);
+    whole_sum[..sum.len()].copy_from_slice(sum);
+    whole_symbol[..symbol.len()].copy_from_slice(symbol);
+    vector(&mut whole_sum, &whole_symbol);
+    sum.copy_from_slice(&whole_sum[..sum.len()]);
+}
+
+/// 64 elements at a time: both nibbles of each looked up by a byte shuffle.
+#[cfg(target_arch = "x86_64")]
+struct Avx512<'a> {
+    simd: pulp::x86::V4,
+    sum: &'a mut [u8],
+    symbol: &'a [u8],
+    table: &'a [[u8; 16]; 2],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Avx512<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        use std::arch::x86_64::__m512i;
+        const SUM_OF_THREE: i32 = 0x96;
+        let Self { simd, sum, symbol, table } = self;
+        let (f, bw) = (simd.avx512f, simd.avx512bw);
+        let [low, high] = table.map(|half| f._mm512_broadcast_i32x4(pulp::cast(half)));
+        let nibble = f._mm512_set1_epi8(15);
+        let vector = |sum: &mut [u8; 64], symbol: &[u8; 64]| {
+            let x: __m512i = pulp::cast(*symbol);
+            let l = bw._mm512_shuffle_epi8(low, f._mm512_and_si512(x, nibble));
+            let h = f._mm512_and_si512(bw._mm512_srli_epi16::<4>(x), nibble);
+            let h = bw._mm512_shuffle_epi8(high, h);
+            *sum = pulp::cast(f._mm512_ternarylogic_epi32::<SUM_OF_THREE>(pulp::cast(*sum), l, h));
+        };
+        let (sums, sum_tail) = sum.as_chunks_mut::<64>();
+        let (symbols, symbol_tail) = symbol.as_chunks::<64>();
+        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
+        tail(sum_tail, symbol_tail, vector);
     }
 }
 
@@ -120,9 +176,7 @@ impl pulp::NullaryFnOnce for Avx2<'_> {
         let (avx, avx2) = (simd.avx, simd.avx2);
         let [low, high] = table.map(|half| avx2._mm256_broadcastsi128_si256(pulp::cast(half)));
         let nibble = avx._mm256_set1_epi8(15);
-        let (sums, sum_tail) = sum.as_chunks_mut::<32>();
-        let (symbols, symbol_tail) = symbol.as_chunks::<32>();
-        for (sum, symbol) in sums.iter_mut().zip(symbols) {
+        let vector = |sum: &mut [u8; 32], symbol: &[u8; 32]| {
             let x: __m256i = pulp::cast(*symbol);
             let l = avx2._mm256_and_si256(x, nibble);
             let h = avx2._mm256_and_si256(avx2._mm256_srli_epi16::<4>(x), nibble);
@@ -130,8 +184,11 @@ impl pulp::NullaryFnOnce for Avx2<'_> {
             let h = avx2._mm256_shuffle_epi8(high, h);
             let y = avx2._mm256_xor_si256(pulp::cast(*sum), avx2._mm256_xor_si256(l, h));
             *sum = pulp::cast(y);
-        }
-        scalar(sum_tail, symbol_tail, table);
+        };
+        let (sums, sum_tail) = sum.as_chunks_mut::<32>();
+        let (symbols, symbol_tail) = symbol.as_chunks::<32>();
+        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
+        tail(sum_tail, symbol_tail, vector);
     }
 }
 
@@ -157,14 +214,14 @@ impl pulp::NullaryFnOnce for Neon<'_> {
         let nibble: uint8x16_t = pulp::cast([15u8; 16]);
         let (sums, sum_tail) = sum.as_chunks_mut::<16>();
         let (symbols, symbol_tail) = symbol.as_chunks::<16>();
-        for (sum, symbol) in sums.iter_mut().zip(symbols) {
+        let vector = |sum: &mut [u8; 16], symbol: &[u8; 16]| {
             let x: uint8x16_t = pulp::cast(*symbol);
             let l = neon.vqtbl1q_u8(low, neon.vandq_u8(x, nibble));
             let h = neon.vqtbl1q_u8(high, neon.vshrq_n_u8::<4>(x));
-            let y = neon.veorq_u8(pulp::cast(*sum), neon.veorq_u8(l, h));
-            *sum = pulp::cast(y);
-        }
-        scalar(sum_tail, symbol_tail, table);
+            *sum = pulp::cast(neon.veorq_u8(pulp::cast(*sum), neon.veorq_u8(l, h)));
+        };
+        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
+        tail(sum_tail, symbol_tail, vector);
     }
 }
 
@@ -186,12 +243,22 @@ mod tests {
         fn the_kernel_computes_what_the_field_says(
             symbol in proptest::collection::vec(any::<u8>(), 0..200), factor: u8, start: u8,
         ) {
+            let wanted: Vec<u8> = symbol.iter().map(|b| start ^ slow_mul(factor, *b)).collect();
             let mut sum = vec![start; symbol.len() + 3];
             add_scaled(&mut sum, &symbol, factor);
-            for (i, byte) in symbol.iter().enumerate() {
-                prop_assert_eq!(sum[i], start ^ slow_mul(factor, *byte));
-            }
+            prop_assert_eq!(&sum[..symbol.len()], &wanted);
             prop_assert_eq!(&sum[symbol.len()..], &[start; 3]);
+            // The kernels that this processor has and does not take.
+            let table = &NIBBLES[usize::from(factor)];
+            let mut sum = vec![start; symbol.len()];
+            scalar(&mut sum, &symbol, table);
+            prop_assert_eq!(&sum, &wanted);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                let mut sum = vec![start; symbol.len()];
+                simd.vectorize(Avx2 { simd, sum: &mut sum, symbol: &symbol, table });
+                prop_assert_eq!(&sum, &wanted);
+            }
         }
     }
 }
