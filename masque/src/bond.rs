@@ -35,6 +35,7 @@ mod control;
 mod fates;
 pub mod field;
 mod path;
+mod plain;
 mod pool;
 mod queue;
 mod rate;
@@ -85,7 +86,7 @@ pub struct Bond {
     closed: bool,
     /// Whether packets are sent by number.
     numbered: bool,
-    clean: report::Clean,
+    clean: plain::Clean,
     paths: Vec<Path>,
     pool: Pool,
     queue: Queue,
@@ -123,7 +124,7 @@ impl Bond {
             listening: config.role == Role::Client,
             closed: false,
             numbered: false,
-            clean: report::Clean::default(),
+            clean: plain::Clean::default(),
             paths: Vec::new(),
             pool: Pool::default(),
             queue: Queue::new(config.seed, config.max_queue),

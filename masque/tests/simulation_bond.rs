@@ -52,6 +52,48 @@ fn tcp_fills_a_clean_path_with_a_short_queue() {
     assert_eq!(world.bonds[1].report().given_up, 0);
 }
 
+/// Mbit/s and mean wait in the link's queue, ms, of one TCP flow that has had eight seconds, and the
+/// repair that was sent until then.
+fn settled(spec: Spec) -> (f64, f64, u64, World) {
+    let mut world = World::new(1, &[spec], |_| ());
+    let flow = world.tcp(None);
+    world.run_until(8.0);
+    let (before, waited) = (world.delivered(flow), world.links[0][0].waited);
+    let repaired = world.bonds[0].report().repair_sent;
+    world.run_until(12.0);
+    let (sum, packets) = world.links[0][0].waited;
+    let wait = (sum - waited.0) / (packets - waited.1).max(1) as f64 / 1e3;
+    (mbit(world.delivered(flow) - before, 4.0), wait, repaired, world)
+}
+
+#[test]
+fn a_flow_that_fills_a_clean_path_leaves_no_queue_on_it() {
+    for delay in [10.0, 25.0] {
+        let (rate, wait, repaired, world) = settled(Spec::new(100.0, delay));
+        assert!(rate > 93.0 && wait < 2.0, "{delay} ms: {rate} Mbit/s, {wait} ms");
+        assert!(world.bonds[0].report().numbered);
+        assert_eq!(world.bonds[0].report().repair_sent, repaired);
+    }
+}
+
+#[test]
+fn what_waits_on_a_short_path_waits_for_processes() {
+    let (rate, _, _, world) = settled(Spec::new(100.0, 0.5).queue_ms(100.0));
+    assert!(rate > 90.0, "{rate} Mbit/s");
+    assert!(world.bonds[0].is_bypassed(), "{:?}", world.bonds[0].report());
+}
+
+#[test]
+fn jitter_is_no_queue() {
+    let spec = Spec::new(100.0, 25.0).jitter(4.0).in_order();
+    let mut world = World::new(1, &[spec], |_| ());
+    world.udp(1_200, 3_000.0);
+    world.run_until(5.0);
+    let before = world.numbered;
+    world.run_until(10.0);
+    assert!(world.numbered - before < 100, "{} numbered packets", world.numbered - before);
+}
+
 #[test]
 fn much_loss_both_ways_costs_no_packet_and_no_timeout() {
     let mut world = World::new(1, &[Spec::new(100.0, 25.0).loss(0.15)], |_| ());

@@ -253,6 +253,7 @@ impl Connection {
             acked_bytes: stats.acked_bytes,
             rtt: path.as_ref().map_or(Duration::ZERO, |p| p.rtt),
             min_rtt: path.as_ref().and_then(|p| p.min_rtt).unwrap_or(Duration::ZERO),
+            rtt_var: path.as_ref().map_or(Duration::ZERO, |p| p.rttvar),
             cwnd: path.as_ref().map_or(0, |p| p.cwnd as u64),
             queued: self.quic.dgram_send_queue_len(),
         }

@@ -80,6 +80,8 @@ pub(super) struct Path {
     /// The same of reports that came back by this path, 0 if none has.
     own_rtt: f64,
     pub(super) min_rtt: f64,
+    /// Whether the first report is to tell of a queue that was there before it.
+    queued: bool,
     progress: Progress,
     /// When a report last said something new.
     measured_at: u64,
@@ -171,6 +173,7 @@ impl Path {
             rttvar: FIRST_RTT / 4.0,
             own_rtt: 0.0,
             min_rtt: f64::INFINITY,
+            queued: false,
             progress: Progress::default(),
             measured_at: now,
             runs: 0,
@@ -202,6 +205,14 @@ impl Path {
         }
         self.rate = Rate::new(self.first_rate().max(carried), limit);
         self.min_rtt = f64::INFINITY;
+    }
+
+    /// Begins anew where `carried` bytes a second are all that goes through, and queue.
+    pub(super) fn restart_full(&mut self, carried: f64, limit: Option<f64>, now: u64) {
+        self.progress_at = now;
+        self.rate = Rate::full(carried, limit);
+        self.min_rtt = self.quic.min_rtt.as_secs_f64() * 1e6;
+        self.queued = true;
     }
 
     /// Where to begin: a window of packets a round trip, or what went through without us.
@@ -327,6 +338,9 @@ impl Path {
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;
         self.note_rtt(rtt);
         let delay = arrived as f64 - sent_at as f64;
+        if std::mem::take(&mut self.queued) {
+            self.rate.expect_delay(delay - (rtt - self.min_rtt).max(0.0));
+        }
         self.rate.on_report(self.progress, delay, self.next, self.min_rtt);
         Ok(true)
     }

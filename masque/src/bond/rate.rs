@@ -34,6 +34,11 @@ const PROBE_EVERY: u32 = 8;
 /// After so many rounds in which less than the capacity was sent and the queue stayed, it is
 /// somebody else's.
 const FOREIGN_AFTER: u32 = 4;
+/// After so many that is certain.
+const CROWDED_AFTER: u32 = 16;
+/// A path that carried less than was believed, while it was busy, but no less than this share of it,
+/// has no rival: the belief was wrong.
+const MISSED: f64 = 0.85;
 /// Packets of which the loss is judged at least: of few, one lost says nothing.
 const ENOUGH: f64 = 60.0;
 /// The share of the capacity that is sent at between two probes.
@@ -156,6 +161,19 @@ impl Rate {
         }
     }
 
+    /// A path on which `carried` bytes a second are all that goes through, and queue.
+    pub(super) fn full(carried: f64, limit: Option<f64>) -> Self {
+        let mut rate = Self::new(carried, limit);
+        (rate.full, rate.capacity) = (rate.rate, rate.rate);
+        rate.end_startup();
+        rate
+    }
+
+    /// What the least one-way delay is, microseconds, although none so short was seen yet.
+    pub(super) fn expect_delay(&mut self, least: f64) {
+        self.delay.expect(least);
+    }
+
     /// Bytes a second to let out.
     pub(super) fn rate(&self) -> f64 {
         if self.is_starting() { self.rate.max(self.pressed) } else { self.rate }
@@ -173,6 +191,11 @@ impl Rate {
         self.rate = (self.capacity * CRUISE_GAIN).min(self.limit.unwrap_or(f64::INFINITY));
         (self.measured_rate, self.sending_rate) = (self.rate, self.rate);
         true
+    }
+
+    /// Whether the queue stays for so long that it is somebody else's without a doubt.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.phase == Phase::Cruise && self.above_target > CROWDED_AFTER
     }
 
     /// What got through last, bytes a second.
@@ -257,7 +280,7 @@ impl Rate {
         match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
-            Phase::Cruise => self.cruise(loss, judged, sample, offered, little, rtt),
+            Phase::Cruise => self.cruise(loss, judged, sample, busy, offered, little, rtt),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
@@ -299,7 +322,17 @@ impl Rate {
         TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
     }
 
-    fn cruise(&mut self, loss: f64, sent: f64, sample: f64, offered: bool, little: bool, rtt: f64) {
+    #[expect(clippy::too_many_arguments, reason = "what a round measured, once")]
+    fn cruise(
+        &mut self,
+        loss: f64,
+        sent: f64,
+        sample: f64,
+        busy: Option<f64>,
+        offered: bool,
+        little: bool,
+        rtt: f64,
+    ) {
         let floor = self.floor.unwrap_or(loss);
         let judged = self.judged(loss, sent);
         // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
@@ -332,7 +365,11 @@ impl Rate {
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.9, 1, 0);
             return;
         }
-        if !offered || sample > self.capacity {
+        let carried = busy.map_or(f64::INFINITY, |busy| busy / (1.0 - floor).max(0.2));
+        let missed = carried < self.capacity && carried > self.capacity * MISSED;
+        if self.above_target > 0 && self.measured_rate > carried && missed {
+            self.remember(carried, true);
+        } else if !offered || sample > self.capacity {
             self.remember(sample, false);
         }
         // One round says little where delays vary.
@@ -343,7 +380,8 @@ impl Rate {
             // A sender of so little makes no queue, and what it sends says nothing of the path.
             self.above_brake = 0;
         } else if self.above_target > FOREIGN_AFTER {
-            self.rate = self.rate.max(self.known * FAIR_SHARE).min(self.capacity);
+            let fair = self.known * FAIR_SHARE;
+            self.rate = self.rate.max(fair).min(self.capacity.max(fair));
         } else if self.above_target > patience {
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.94, 1, 0);
         } else {

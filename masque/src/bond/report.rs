@@ -14,38 +14,10 @@ const STALE: u32 = 16;
 const DOUBT_HEARING: u64 = 1_000_000;
 const DEAF_AFTER: u64 = 5_000_000;
 const DEAF_AT: u32 = 4;
-/// Loss above which packets are numbered, and below which no more.
-const NUMBER_ABOVE: f64 = 0.003;
-const PLAIN_BELOW: f64 = 0.001;
-/// Losses in a row of plain packets after which they are numbered.
-const NUMBER_AT_LOSSES: u64 = 3;
-/// Time without loss after which packets go plainly, at first and at most, microseconds. It
-/// doubles each time it proves to have been too short.
-const CLEAN: (u64, u64) = (2_000_000, 64_000_000);
-/// Packets that have to have gone through without loss as well.
-const CLEAN_PACKETS: u64 = 1_000;
 /// The share of the budget for which repair may bring a packet back before it is sent again.
 const GRACE: f64 = 0.6;
 /// The share of the least round trip within which what was sent again cannot be reported.
 const TOO_SOON: f64 = 0.75;
-/// Time over which plain packets' losses are counted, microseconds.
-const PLAIN_SPAN: u64 = 500_000;
-
-/// Since when a direction has been clean, and what was counted then.
-#[derive(Debug, Default)]
-pub(super) struct Clean {
-    since: u64,
-    wait: u64,
-    /// Datagrams since, and those of them that were lost.
-    sent: u64,
-    lost: u64,
-    plain_since: u64,
-    plain_sent: u64,
-    plain_lost: u64,
-    plain_bytes: u64,
-    /// What went through plainly, bytes a second.
-    rate: f64,
-}
 
 impl Bond {
     /// Takes a report in that came by a path.
@@ -212,69 +184,6 @@ impl Bond {
         }
         if silence > DEAF_AFTER && path.unheard >= DEAF_AT {
             self.close(CloseCode::Protocol);
-        }
-    }
-
-    /// Packets are sent by number from the first on, until a path has proven clean.
-    pub(super) fn number(&mut self, now: u64) {
-        if !self.ready || self.numbered {
-            return;
-        }
-        let (limit, several) = (self.limit(), self.paths.len() > 1);
-        self.numbered = true;
-        let early = now < self.clean.since + 5 * self.clean.wait;
-        let wait = if early { self.clean.wait * 2 } else { CLEAN.0 };
-        self.clean.wait = wait.clamp(CLEAN.0, CLEAN.1);
-        (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
-        for path in &mut self.paths {
-            path.restart(self.clean.rate, limit, now);
-            if several {
-                path.rate.hurry();
-            }
-        }
-    }
-
-    /// Watches the losses of plain packets, as QUIC counts them.
-    pub(super) fn watch_plain(&mut self, now: u64, before: &QuicStats, stats: &QuicStats) {
-        let clean = &mut self.clean;
-        clean.plain_sent += stats.sent.saturating_sub(before.sent);
-        clean.plain_lost += stats.lost.saturating_sub(before.lost);
-        clean.plain_bytes += stats.acked_bytes.saturating_sub(before.acked_bytes);
-        if self.numbered {
-            return;
-        }
-        let loss = clean.plain_lost as f64 / clean.plain_sent.max(1) as f64;
-        if clean.plain_lost >= NUMBER_AT_LOSSES && loss > NUMBER_ABOVE {
-            self.number(now);
-        } else if now > clean.plain_since + PLAIN_SPAN {
-            let span = (now - clean.plain_since) as f64 / 1e6;
-            clean.rate = (clean.plain_bytes as f64 / span).max(clean.rate * 0.8);
-            (clean.plain_since, clean.plain_sent, clean.plain_lost) = (now, 0, 0);
-            clean.plain_bytes = 0;
-        }
-    }
-
-    /// Counts what became of numbered datagrams.
-    pub(super) fn count_fates(&mut self, sent: u64, lost: u64) {
-        self.clean.sent += sent;
-        self.clean.lost += lost;
-    }
-
-    /// Goes back to plain packets when a single path has been clean for long enough.
-    pub(super) fn consider_plain(&mut self, now: u64) {
-        // Where packets overtake each other, numbers keep them in order.
-        let plain = |p: &super::path::Path| !p.is_reordered();
-        if !self.numbered || self.paths.len() > 1 || !self.paths.iter().all(plain) {
-            return;
-        }
-        let Clean { sent, lost, .. } = self.clean;
-        if lost as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0) {
-            (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
-        } else if now > self.clean.since + self.clean.wait && sent >= CLEAN_PACKETS {
-            self.numbered = false;
-            (self.clean.since, self.clean.rate) = (now, self.paths[0].rate.delivery());
-            (self.clean.plain_since, self.clean.plain_sent) = (now, 0);
-            self.clean.plain_lost = 0;
         }
     }
 }

@@ -115,6 +115,8 @@ pub struct QuicStats {
     pub rtt: Duration,
     /// Least round-trip time.
     pub min_rtt: Duration,
+    /// How much round trips vary.
+    pub rtt_var: Duration,
     /// The congestion window, bytes.
     pub cwnd: u64,
     /// Datagrams handed over and not sent yet.

@@ -46,6 +46,7 @@ enum Under {
         path: PathId,
         lost: bool,
         len: usize,
+        rtt: u64,
     },
     Stats,
 }
@@ -184,7 +185,9 @@ impl World {
         let rtt = 2.0 * link.spec.delay * 1e3;
         let arrives = link.send(self.now, payload.len() + WIRE);
         let (lost, len) = (arrives.is_none(), payload.len());
-        self.push(self.now + rtt as u64, Under::Acked { end: from, path, lost, len });
+        let took = arrives.map_or(rtt as u64, |at| at - self.now + (rtt / 2.0) as u64);
+        let acked = Under::Acked { end: from, path, lost, len, rtt: took };
+        self.push(self.now + rtt as u64, acked);
         if let Some(at) = arrives {
             self.push(at, Under::Datagram { to: 1 - from, path, payload });
         }
@@ -247,11 +250,17 @@ impl World {
                 self.bonds[to].handle_capsule(now, path, kind, &value).unwrap();
             }
             Under::Beside { to, packet } => self.leave(to, &packet),
-            Under::Acked { end, path, lost, len } => {
+            Under::Acked { end, path, lost, len, rtt } => {
                 let quic = &mut self.quic[usize::from(path)][end];
                 quic.sent += 1;
                 quic.lost += u64::from(lost);
                 quic.acked_bytes += if lost { 0 } else { len as u64 };
+                if !lost {
+                    let rtt = Duration::from_micros(rtt);
+                    quic.rtt_var = (3 * quic.rtt_var + quic.rtt.abs_diff(rtt)) / 4;
+                    quic.rtt = (7 * quic.rtt + rtt) / 8;
+                    quic.min_rtt = quic.min_rtt.min(rtt);
+                }
             }
             Under::Stats => {
                 for end in 0..2 {

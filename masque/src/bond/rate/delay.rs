@@ -51,6 +51,11 @@ impl Delay {
         self.least[0].min(self.least[1])
     }
 
+    /// It is this, although none so short was seen yet.
+    pub(super) fn expect(&mut self, least: f64) {
+        self.least[1] = self.least[1].min(least);
+    }
+
     /// Mean difference of successive delays, microseconds, apart from what a queue that grows or
     /// shrinks explains.
     pub(super) fn jitter(&self) -> f64 {

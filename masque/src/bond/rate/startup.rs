@@ -119,7 +119,7 @@ impl Rate {
         }
     }
 
-    fn end_startup(&mut self) {
+    pub(super) fn end_startup(&mut self) {
         self.phase = Phase::Drain;
         // What is on its way was sent faster, whatever the round began with, and may yet be lost to it.
         self.sending_rate = self.sending_rate.max(self.rate);

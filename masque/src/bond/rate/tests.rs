@@ -90,3 +90,14 @@ fn a_capacity_that_was_known_is_gone_on_from() {
     assert!((0.9..1.1).contains(&(rate.rate() / full)), "{} after {full}", rate.rate());
     assert!(rate.resume(2.0 * full) && rate.rate() > 1.8 * full, "more got through meanwhile");
 }
+
+#[test]
+fn a_path_that_is_full_is_begun_on_without_a_queue() {
+    let mut rate = Rate::full(Link::CAPACITY, None);
+    assert!(!rate.is_starting() && rate.rate() < Link::CAPACITY);
+    let mut link = Link { now: 0.0, free_at: 20_000.0, later: 0.0, sent: 0, reported_at: 0.0 };
+    rate.expect_delay(10_000.0);
+    link.send(&mut rate, 1.0, 1e6);
+    let share = rate.rate() / Link::CAPACITY;
+    assert!((0.9..1.1).contains(&share) && rate.queue() < 5_000.0, "{share}, {}", rate.queue());
+}
