@@ -74,7 +74,7 @@ class Session:
         return got.stdout if got.returncode == 0 else None
 
     def gateway_args(self) -> list[str]:
-        return ["--name", SITE, "--token", self.token, "--ca", self.path("ca.pem")]
+        return ["--name", SITE, f"--token={self.token}", "--ca", self.path("ca.pem")]
 
     def lines(self, role: str, *command: str, timeout: float) -> Iterator[tuple[str, bool, str]]:
         """Runs a program that prints `ok|FAIL name: why`; one that says nothing has failed."""
