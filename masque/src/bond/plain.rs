@@ -142,7 +142,7 @@ impl Bond {
         let filled = self.clean.filled && lost == 0 && !crowded;
         if lossy || over && filled && self.paths.iter().any(full) {
             (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
-        } else if over || crowded {
+        } else if over || crowded && sent >= CLEAN_PACKETS {
             (self.numbered, self.clean.filled) = (false, false);
             (self.clean.since, self.clean.rate) = (now, self.paths[0].rate.delivery());
             (self.clean.plain_since, self.clean.plain_sent) = (now, 0);
