@@ -104,13 +104,16 @@ fn scalar(sum: &mut [u8], symbol: &[u8], [low, high]: &[[u8; 16]; 2]) {
     }
 }
 
-/// What is left behind the last whole vector, filled up with zeros to one of its own.
+/// Vector by vector; what is left behind the last whole one is filled up with zeros to one of its own.
 #[inline(always)]
-fn tail<const N: usize>(
+fn by_vectors<const N: usize>(
     sum: &mut [u8],
     symbol: &[u8],
-    vector: impl FnOnce(&mut [u8; N], &[u8; N]),
+    vector: impl Fn(&mut [u8; N], &[u8; N]),
 ) {
+    let (sums, sum) = sum.as_chunks_mut::<N>();
+    let (symbols, symbol) = symbol.as_chunks::<N>();
+    sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
     if symbol.is_empty() {
         return;
     }
@@ -149,10 +152,7 @@ impl pulp::NullaryFnOnce for Avx512<'_> {
             let h = bw._mm512_shuffle_epi8(high, h);
             *sum = pulp::cast(f._mm512_ternarylogic_epi32::<SUM_OF_THREE>(pulp::cast(*sum), l, h));
         };
-        let (sums, sum_tail) = sum.as_chunks_mut::<64>();
-        let (symbols, symbol_tail) = symbol.as_chunks::<64>();
-        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
-        tail(sum_tail, symbol_tail, vector);
+        by_vectors(sum, symbol, vector);
     }
 }
 
@@ -185,10 +185,7 @@ impl pulp::NullaryFnOnce for Avx2<'_> {
             let y = avx2._mm256_xor_si256(pulp::cast(*sum), avx2._mm256_xor_si256(l, h));
             *sum = pulp::cast(y);
         };
-        let (sums, sum_tail) = sum.as_chunks_mut::<32>();
-        let (symbols, symbol_tail) = symbol.as_chunks::<32>();
-        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
-        tail(sum_tail, symbol_tail, vector);
+        by_vectors(sum, symbol, vector);
     }
 }
 
@@ -212,16 +209,13 @@ impl pulp::NullaryFnOnce for Neon<'_> {
         let neon = simd.neon;
         let [low, high]: [uint8x16_t; 2] = table.map(|half| pulp::cast(half));
         let nibble: uint8x16_t = pulp::cast([15u8; 16]);
-        let (sums, sum_tail) = sum.as_chunks_mut::<16>();
-        let (symbols, symbol_tail) = symbol.as_chunks::<16>();
         let vector = |sum: &mut [u8; 16], symbol: &[u8; 16]| {
             let x: uint8x16_t = pulp::cast(*symbol);
             let l = neon.vqtbl1q_u8(low, neon.vandq_u8(x, nibble));
             let h = neon.vqtbl1q_u8(high, neon.vshrq_n_u8::<4>(x));
             *sum = pulp::cast(neon.veorq_u8(pulp::cast(*sum), neon.veorq_u8(l, h)));
         };
-        sums.iter_mut().zip(symbols).for_each(|(sum, symbol)| vector(sum, symbol));
-        tail(sum_tail, symbol_tail, vector);
+        by_vectors(sum, symbol, vector);
     }
 }
 

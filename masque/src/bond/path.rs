@@ -83,8 +83,6 @@ pub(super) struct Path {
     /// Whether the first report is to tell of a queue that was there before it.
     queued: bool,
     progress: Progress,
-    /// When a report last said something new.
-    measured_at: u64,
     runs: u64,
     fates: Fates,
     /// Up to where fates were handed out.
@@ -175,7 +173,6 @@ impl Path {
             min_rtt: f64::INFINITY,
             queued: false,
             progress: Progress::default(),
-            measured_at: now,
             runs: 0,
             fates: Fates::default(),
             taken: Judged::default(),
@@ -199,7 +196,7 @@ impl Path {
     /// is what QUIC saw since, bytes a second.
     pub(super) fn restart(&mut self, carried: f64, limit: Option<f64>, now: u64) {
         self.progress_at = now;
-        let age = now.saturating_sub(self.measured_at);
+        let age = now.saturating_sub(self.reported_at());
         if self.is_measured() && age < MEMORY && self.rate.resume(carried) {
             return;
         }
@@ -216,7 +213,7 @@ impl Path {
     }
 
     /// Where to begin: a window of packets a round trip, or what went through without us.
-    pub(super) fn first_rate(&self) -> f64 {
+    fn first_rate(&self) -> f64 {
         let rtt =
             if self.quic.rtt.is_zero() { FIRST_RTT } else { self.quic.rtt.as_secs_f64() * 1e6 };
         (FIRST_WINDOW * 1_500.0 / (rtt.max(1_000.0) / 1e6)).max(FIRST_RATE)
@@ -332,7 +329,6 @@ impl Path {
         let judged = self.fates.judged();
         self.progress = Progress { next, received, bytes, arrived, judged };
         (self.reported, self.progress_at, self.unheard) = (next, now, 0);
-        self.measured_at = now;
         self.grow_bold(now);
         let Some(sent_at) = sent_at else { return Ok(true) };
         let rtt = now.saturating_sub(sent_at).saturating_sub(of.held.into()).max(1) as f64;

@@ -1,7 +1,6 @@
 //! Whether packets are numbered: from the first on until a path has proven clean, and again where it
 //! loses packets or queues them.
 
-use super::path::Path;
 use super::{Bond, QuicStats};
 
 /// Loss above which packets are numbered, and below which no more.
@@ -126,25 +125,24 @@ impl Bond {
     /// Goes back to plain packets when a single path has been clean for long enough. One that had
     /// a queue keeps it short as long as it is full, and nothing is lost to others.
     pub(super) fn consider_plain(&mut self, now: u64) {
+        let [path] = &self.paths[..] else { return };
         // Where packets overtake each other, numbers keep them in order.
-        let plain = |p: &Path| !p.is_reordered();
-        if !self.numbered || self.paths.len() > 1 || !self.paths.iter().all(plain) {
+        if !self.numbered || path.is_reordered() {
             return;
         }
         let Clean { sent, lost, .. } = self.clean;
-        let full = |p: &Path| {
-            let (rate, carried) = (p.rate.rate(), p.rate.delivery());
-            carried > BUSY * rate && !p.rate.is_starting() && is_manageable(&p.quic, carried)
-        };
+        let (rate, carried) = (path.rate.rate(), path.rate.delivery());
         let lossy = lost as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0);
         let over = now > self.clean.since + self.clean.wait && sent >= CLEAN_PACKETS;
-        let crowded = self.paths.iter().any(|p| p.rate.is_crowded());
-        let filled = self.clean.filled && lost == 0 && !crowded;
-        if lossy || over && filled && self.paths.iter().any(full) {
+        let crowded = path.rate.is_crowded();
+        let full =
+            carried > BUSY * rate && !path.rate.is_starting() && is_manageable(&path.quic, carried);
+        let filled = self.clean.filled && lost == 0 && !crowded && full;
+        if lossy || over && filled {
             (self.clean.since, self.clean.sent, self.clean.lost) = (now, 0, 0);
         } else if over || crowded && sent >= CLEAN_PACKETS {
             (self.numbered, self.clean.filled) = (false, false);
-            (self.clean.since, self.clean.rate) = (now, self.paths[0].rate.delivery());
+            (self.clean.since, self.clean.rate) = (now, carried);
             (self.clean.plain_since, self.clean.plain_sent) = (now, 0);
             (self.clean.plain_lost, self.clean.plain_bytes) = (0, 0);
             if crowded {

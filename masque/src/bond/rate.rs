@@ -73,6 +73,21 @@ enum Phase {
     Cruise,
 }
 
+/// What a round measured.
+struct Round {
+    /// The share lost, and of how many that were judged.
+    loss: f64,
+    sent: f64,
+    /// What the path is able to carry as far as this round tells, and what it carried while it was busy,
+    /// bytes a second without its floor's loss; infinite if it was not.
+    sample: f64,
+    carried: f64,
+    /// Whether less was offered than the path would carry, and so little that it says nothing.
+    offered: bool,
+    little: bool,
+    rtt: f64,
+}
+
 #[derive(Debug)]
 pub(super) struct Rate {
     limit: Option<f64>,
@@ -174,6 +189,11 @@ impl Rate {
         self.delay.expect(least);
     }
 
+    /// No more than the declared cap.
+    fn within_limit(&self, rate: f64) -> f64 {
+        rate.min(self.limit.unwrap_or(f64::INFINITY))
+    }
+
     /// Bytes a second to let out.
     pub(super) fn rate(&self) -> f64 {
         if self.is_starting() { self.rate.max(self.pressed) } else { self.rate }
@@ -188,7 +208,7 @@ impl Rate {
         (self.end, self.floor, self.suspect, self.tally) = (0, None, None, (0.0, 0.0));
         (self.above_target, self.above_brake, self.probes, self.cycle) = (0, 0, 0, 2);
         self.remember(self.capacity.max(carried), true);
-        self.rate = (self.capacity * CRUISE_GAIN).min(self.limit.unwrap_or(f64::INFINITY));
+        self.rate = self.within_limit(self.capacity * CRUISE_GAIN);
         (self.measured_rate, self.sending_rate) = (self.rate, self.rate);
         true
     }
@@ -280,13 +300,17 @@ impl Rate {
         match self.phase {
             Phase::Startup => self.startup(rtt, offered, little, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
-            Phase::Cruise => self.cruise(loss, judged, sample, busy, offered, little, rtt),
+            Phase::Cruise => {
+                let carried = busy.map_or(f64::INFINITY, |busy| busy / pass);
+                let sent = judged;
+                self.cruise(&Round { loss, sent, sample, carried, offered, little, rtt });
+            }
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
         self.begin_sent_at = self.sent_at;
         self.rounds += 1;
-        self.rate = self.rate.max(MIN_RATE).min(self.limit.unwrap_or(f64::INFINITY));
+        self.rate = self.within_limit(self.rate.max(MIN_RATE));
         self.measured_rate = std::mem::replace(&mut self.sending_rate, self.rate);
     }
 
@@ -322,17 +346,8 @@ impl Rate {
         TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a round measured, once")]
-    fn cruise(
-        &mut self,
-        loss: f64,
-        sent: f64,
-        sample: f64,
-        busy: Option<f64>,
-        offered: bool,
-        little: bool,
-        rtt: f64,
-    ) {
+    fn cruise(&mut self, round: &Round) {
+        let Round { loss, sent, sample, carried, offered, little, rtt } = *round;
         let floor = self.floor.unwrap_or(loss);
         let judged = self.judged(loss, sent);
         // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
@@ -365,7 +380,6 @@ impl Rate {
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.9, 1, 0);
             return;
         }
-        let carried = busy.map_or(f64::INFINITY, |busy| busy / (1.0 - floor).max(0.2));
         let missed = carried < self.capacity && carried > self.capacity * MISSED;
         if self.above_target > 0 && self.measured_rate > carried && missed {
             self.remember(carried, true);

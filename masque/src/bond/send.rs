@@ -55,12 +55,6 @@ impl Copies {
     }
 }
 
-/// How many copies of a packet make losing all of it, where `loss` is usual, as unlikely as `risk`.
-fn copies(loss: f64, risk: f64) -> u64 {
-    let all = (risk.ln() / loss.clamp(1e-6, 0.5).ln()).ceil() as u64;
-    all.saturating_sub(1).clamp(1, MAX_COPIES)
-}
-
 impl Bond {
     /// Takes a packet for the peer.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Queued {
@@ -140,13 +134,13 @@ impl Bond {
         let spare = !self.is_backlogged(at);
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
-        let copies = match self.paths[at].rate.loss() > AGAIN_FROM {
-            true => 1,
-            false if self.outgoing.is_bursty(self.moment(now)) => AGAIN_SUDDEN,
-            false => 0,
-        };
-        for n in 1..=if spare && self.config.repair { copies } else { 0 } {
-            self.copies.push(now + AGAIN_AFTER * n, sequence);
+        if spare && self.config.repair {
+            let copies = match self.paths[at].rate.loss() > AGAIN_FROM {
+                true => 1,
+                false if self.outgoing.is_bursty(self.moment(now)) => AGAIN_SUDDEN,
+                false => 0,
+            };
+            (1..=copies).for_each(|n| self.copies.push(now + AGAIN_AFTER * n, sequence));
         }
         Some(self.paths[at].id)
     }
@@ -308,7 +302,8 @@ impl Bond {
         if !sparse || loss < COPY_FROM || !self.config.repair {
             return;
         }
-        let copies = copies(loss, COPY_RISK);
+        let sent = (COPY_RISK.ln() / loss.min(0.5).ln()).ceil() as u64;
+        let copies = sent.saturating_sub(1).clamp(1, MAX_COPIES);
         for n in 1..=copies {
             self.copies.push(now + COPY_SPREAD * n / copies, sequence);
         }

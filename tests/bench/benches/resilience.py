@@ -46,6 +46,7 @@ class Row:
         def one(contender):
             nonlocal seed
             seed += contender.name == "bauta"
+
             def attempt():
                 self.hosts.lay(*links, seed=seed, trace=trace)
                 contender.up(self.hosts.client, self.hosts.gateway, *([paths] if paths > 1 else []))

@@ -26,14 +26,14 @@ impl Rate {
             } else {
                 0.0
             };
-            self.pressed = (backlog * each).min(most).min(self.limit.unwrap_or(f64::INFINITY));
+            self.pressed = self.within_limit((backlog * each).min(most));
         }
     }
 
     /// Bytes a second at which packets may follow each other.
     pub(in crate::bond) fn pace(&self) -> f64 {
         let gain = if self.is_eager() { EAGER_PACE } else { 1.0 };
-        (self.rate() * gain).min(self.limit.unwrap_or(f64::INFINITY))
+        self.within_limit(self.rate() * gain)
     }
 
     /// Whether what the path carries is yet to be found.
@@ -55,7 +55,7 @@ impl Rate {
     /// is tried.
     pub(in crate::bond) fn step_in(&mut self, rate: f64) {
         if self.phase == Phase::Startup {
-            self.rate = self.rate.max(rate).min(self.limit.unwrap_or(f64::INFINITY));
+            self.rate = self.within_limit(self.rate.max(rate));
         }
     }
 
@@ -115,7 +115,7 @@ impl Rate {
         let mean = at.bytes as f64 / at.received.max(1) as f64 + WIRE as f64;
         let flight = next.saturating_sub(at.next) as f64 * mean;
         if flight <= self.full * rtt / 1e6 {
-            self.rate = self.full.min(self.limit.unwrap_or(f64::INFINITY));
+            self.rate = self.within_limit(self.full);
         }
     }
 
