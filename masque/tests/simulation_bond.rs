@@ -272,7 +272,11 @@ fn two_paths_carry_what_both_carry() {
 
 /// Inner-IP Mbit/s over ten seconds from the first packet on.
 fn together(specs: &[Spec], flows: usize) -> f64 {
-    let mut world = World::new(1, specs, |_| ());
+    together_with(specs, flows, 1)
+}
+
+fn together_with(specs: &[Spec], flows: usize, seed: u64) -> f64 {
+    let mut world = World::new(seed, specs, |_| ());
     world.run_until(1.0);
     let ids: Vec<usize> = (0..flows).map(|_| world.tcp(None)).collect();
     world.run_until(11.0);
@@ -305,6 +309,30 @@ fn jitter_does_not_make_two_paths_worse_than_one() {
         let both = together(&[spec.clone(), spec], 16);
         assert!(alone > 30.0 && both > 0.98 * alone, "{both} beside {alone}, in order: {in_order}");
     }
+}
+
+#[test]
+fn jitter_as_large_as_the_delay_is_no_queue() {
+    // In order, a late packet holds up all behind it: the more is sent, the later everything is.
+    let spec = || Spec { in_order: true, ..Spec::new(50.0, 20.0).jitter(20.0) };
+    let mut rates: Vec<_> =
+        (1..=3).map(|seed| together_with(&[spec(), spec()], 16, seed)).collect();
+    rates.sort_by(f64::total_cmp);
+    assert!(rates[0] > 25.0 && rates[1] > 40.0, "{rates:?} Mbit/s of 95.9, the start included");
+}
+
+#[test]
+fn a_queue_that_is_hidden_by_jitter_and_overflows_ends_the_start() {
+    let spec = Spec { in_order: true, ..Spec::new(50.0, 20.0).jitter(8.0) };
+    let mut world = World::new(1, &[Spec { queue: 30_000.0, ..spec }], |_| ());
+    world.run_until(1.0);
+    world.udp(1_200, 8_000.0);
+    world.run_until(3.0);
+    let before = (world.links[0][0].tail_drops, world.links[0][0].sent);
+    world.run_until(6.0);
+    let (drops, sent) = (world.links[0][0].tail_drops, world.links[0][0].sent);
+    let share = (drops - before.0) as f64 / (sent - before.1) as f64;
+    assert!(share < 0.05, "{share} of what is sent overflows");
 }
 
 #[test]

@@ -323,7 +323,8 @@ impl Path {
         let arrived = clock.saturating_sub(of.held.into());
         self.runs = sequence::expand(of.runs.into(), 32, self.runs);
         let sent_at = self.sent_at(next - 1);
-        let late = if self.is_reordered() { self.reordering() } else { 0.0 };
+        let may_be_late = self.is_reordered() || self.rate.is_jittery();
+        let late = if may_be_late { self.reordering() } else { 0.0 };
         let known = Seen { sent_at: sent_at.unwrap_or(0), next, received, runs: self.runs };
         self.fates.report(known, late);
         let judged = self.fates.judged();
@@ -439,6 +440,6 @@ impl Path {
 
     /// One-way delay expected now, microseconds, by a clock common to all paths.
     pub(super) fn delay(&self) -> f64 {
-        self.rate.least_delay() + self.rate.queue()
+        self.rate.expected_delay()
     }
 }

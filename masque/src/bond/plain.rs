@@ -109,7 +109,9 @@ impl Bond {
             (clean.plain_since, clean.plain_sent, clean.plain_lost) = (now, 0, 0);
             clean.plain_bytes = 0;
         }
-        if now < clean.shared_until || !queues(stats) || !is_manageable(stats, clean.rate) {
+        let jittery = self.paths.iter().any(|p| p.rate.is_jittery());
+        let shared = now < clean.shared_until;
+        if shared || jittery || !queues(stats) || !is_manageable(stats, clean.rate) {
             clean.bloated = None;
         } else if now > *clean.bloated.get_or_insert(now) + BLOAT_SPAN {
             self.number_full(now);

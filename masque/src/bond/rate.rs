@@ -8,9 +8,11 @@
 
 use super::fates::Judged;
 
+mod cruise;
 mod delay;
 mod startup;
 
+use cruise::{CRUISE_GAIN, Doubt};
 use delay::Delay;
 
 /// Bytes around an HTTP Datagram Payload on the wire: IP 20, UDP 8, QUIC header and tag about 28,
@@ -29,24 +31,15 @@ const OFFERED: f64 = 0.85;
 const LITTLE: f64 = 0.3;
 /// A round lasts at least so long at the receiver, microseconds, and longer where there is jitter.
 const MIN_ROUND: f64 = 10_000.0;
-/// Rounds between two probes for more capacity.
-const PROBE_EVERY: u32 = 8;
 /// After so many rounds in which less than the capacity was sent and the queue stayed, it is
 /// somebody else's.
 const FOREIGN_AFTER: u32 = 4;
 /// After so many that is certain.
 const CROWDED_AFTER: u32 = 16;
-/// A path that carried less than was believed, while it was busy, but no less than this share of it,
-/// has no rival: the belief was wrong.
-const MISSED: f64 = 0.85;
 /// Packets of which the loss is judged at least: of few, one lost says nothing.
 const ENOUGH: f64 = 60.0;
-/// The share of the capacity that is sent at between two probes.
-const CRUISE_GAIN: f64 = 0.99;
 /// Reports of the last round trip that are kept at first.
 const RECENT: usize = 16;
-/// The share of the capacity once known that is not given up to a rival.
-const FAIR_SHARE: f64 = 0.5;
 
 /// What the receiver reported of a path, counters unwrapped.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,6 +79,8 @@ struct Round {
     offered: bool,
     little: bool,
     rtt: f64,
+    /// How long it was, seconds.
+    span: f64,
 }
 
 #[derive(Debug)]
@@ -128,6 +123,9 @@ pub(super) struct Rate {
     cycle: u32,
     probes: u32,
     suspect: Option<(f64, f64)>,
+    doubt: Option<Doubt>,
+    /// What got through lately, over some rounds.
+    mean_delivery: f64,
     delivery: f64,
     loss: f64,
     /// What had become of datagrams when the capacity was found, and the mean length of a run of
@@ -169,6 +167,8 @@ impl Rate {
             cycle: 0,
             probes: 0,
             suspect: None,
+            doubt: None,
+            mean_delivery: 0.0,
             delivery: 0.0,
             loss: 0.0,
             since: Judged::default(),
@@ -238,9 +238,15 @@ impl Rate {
         self.delay.jitter()
     }
 
-    /// Least one-way delay, microseconds, by a clock of which only differences mean anything.
-    pub(super) fn least_delay(&self) -> f64 {
-        self.delay.least()
+    /// Whether delays vary more than they do everywhere.
+    pub(super) fn is_jittery(&self) -> bool {
+        self.delay.is_jittery()
+    }
+
+    /// One-way delay that is to be reckoned with, microseconds, by a clock of which only differences
+    /// mean anything.
+    pub(super) fn expected_delay(&self) -> f64 {
+        self.delay.expected()
     }
 
     /// The peer reported; `delay` is the one-way delay of the highest, `next` our next number,
@@ -278,33 +284,43 @@ impl Rate {
         let lost = (at.judged.lost - self.begin.judged.lost) as f64;
         let loss = if judged > 0.0 { lost / judged } else { self.loss };
         self.delivery = bytes / span;
+        self.mean_delivery += (self.delivery - self.mean_delivery) / 4.0;
         self.loss += (loss - self.loss)
             * if judged > 0.0 { (judged / 1_000.0).clamp(0.02, 0.5) } else { 0.0 };
         let busy = self.delay.end_round();
         let slots = if got > 0.0 { bytes / got * sent / span } else { 0.0 };
         let mean = if got > 0.0 { bytes / got } else { 0.0 };
         let asked = sent * mean / sent_span;
+        let jittery = self.delay.is_jittery();
         // So little was sent that what got through says what was offered, not what would go: with no
-        // queue, or with one that stays whatever is sent.
-        let offered = slots < OFFERED * self.measured_rate
-            && (self.queue() <= self.target(rtt)
-                || self.above_target > FOREIGN_AFTER && asked < OFFERED * self.measured_rate);
+        // queue, or with one that stays whatever is sent. Where delays vary, more arrives in one round
+        // and less in another.
+        let calm = self.queue() <= self.target(rtt);
+        let little_asked = asked < OFFERED * self.measured_rate;
+        let offered = if jittery {
+            little_asked
+        } else {
+            slots < OFFERED * self.measured_rate
+                && (calm || self.above_target > FOREIGN_AFTER && little_asked)
+        };
         let pass = (1.0 - self.floor.unwrap_or(loss)).max(0.2);
         let sample = slots.min(self.delivery / pass);
+        // What makes no queue gets through, whenever it arrives.
+        let stretched = sent_span / (sent_span + self.delay.grown() / 1e6);
+        let through = (asked * (1.0 - loss) / pass).min(asked) * stretched;
+        let sample = if jittery && calm { sample.max(through) } else { sample };
         // Of so little it cannot be said what more would have met.
         let little = asked < LITTLE * self.measured_rate;
         match self.phase {
             Phase::Cruise => self.burst = at.judged.burst_since(&self.since).unwrap_or(self.burst),
             Phase::Startup | Phase::Drain => self.since = at.judged,
         }
+        let carried = busy.map_or(f64::INFINITY, |busy| busy / pass);
+        let round = Round { loss, sent: judged, sample, carried, offered, little, rtt, span };
         match self.phase {
-            Phase::Startup => self.startup(rtt, offered, little, busy),
+            Phase::Startup => self.startup(&round, busy),
             Phase::Drain => self.drain(loss, judged, rtt),
-            Phase::Cruise => {
-                let carried = busy.map_or(f64::INFINITY, |busy| busy / pass);
-                let sent = judged;
-                self.cruise(&Round { loss, sent, sample, carried, offered, little, rtt });
-            }
+            Phase::Cruise => self.cruise(&round),
         }
         self.known = self.known.max(self.capacity) * 0.9995;
         (self.begin, self.end) = (at, next.max(at.next + 1));
@@ -344,109 +360,6 @@ impl Rate {
 
     fn target(&self, rtt: f64) -> f64 {
         TARGET.min(1_000.0 + rtt / 20.0) + 3.0 * self.delay.jitter()
-    }
-
-    fn cruise(&mut self, round: &Round) {
-        let Round { loss, sent, sample, carried, offered, little, rtt } = *round;
-        let floor = self.floor.unwrap_or(loss);
-        let judged = self.judged(loss, sent);
-        // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
-        let spread = 2.0 * self.burst - 1.0;
-        let noise = |of: f64, sent: f64| (spread * of.max(0.003) * (1.0 - of) / sent).sqrt();
-        let excess =
-            judged.is_some_and(|(sent, loss)| loss - floor > 0.01 + 3.0 * noise(floor, sent));
-        let below = self.measured_rate <= self.capacity;
-        self.above_target = if self.queue() > self.target(rtt) { self.above_target + 1 } else { 0 };
-        self.above_brake = if self.queue() > self.brake(rtt) { self.above_brake + 1 } else { 0 };
-        if !excess || self.suspect.is_some() {
-            self.learn_floor(loss, sent, below);
-        }
-        if let Some((before, lost)) = self.suspect
-            && self.measured_rate < before * 0.93
-            && let Some((sent, loss)) = judged
-        {
-            // Less was sent. If as much was lost, sending less does not help.
-            self.suspect = None;
-            if loss > lost * 0.6 - noise(lost, sent) && self.above_target == 0 {
-                self.floor = Some(loss);
-                self.remember(before, true);
-                self.rate = self.capacity * 0.97;
-                return;
-            }
-        }
-        if excess && self.suspect.is_none() && !offered {
-            self.suspect = Some((self.capacity, judged.map_or(loss, |(_, loss)| loss)));
-            self.remember(self.delivery / (1.0 - floor).max(0.2), true);
-            (self.rate, self.cycle, self.probes) = (self.capacity * 0.9, 1, 0);
-            return;
-        }
-        let missed = carried < self.capacity && carried > self.capacity * MISSED;
-        if self.above_target > 0 && self.measured_rate > carried && missed {
-            self.remember(carried, true);
-        } else if !offered || sample > self.capacity {
-            self.remember(sample, false);
-        }
-        // One round says little where delays vary.
-        let patience = if self.delay.is_jittery() { 1 } else { 0 };
-        if self.above_brake >= 3 && !little {
-            self.give_way(sample);
-        } else if self.above_brake >= 3 {
-            // A sender of so little makes no queue, and what it sends says nothing of the path.
-            self.above_brake = 0;
-        } else if self.above_target > FOREIGN_AFTER {
-            let fair = self.known * FAIR_SHARE;
-            self.rate = self.rate.max(fair).min(self.capacity.max(fair));
-        } else if self.above_target > patience {
-            (self.rate, self.cycle, self.probes) = (self.capacity * 0.94, 1, 0);
-        } else {
-            self.probe(sample, offered);
-        }
-    }
-
-    fn learn_floor(&mut self, loss: f64, sent: f64, below: bool) {
-        if below && self.above_target == 0 {
-            let floor = self.floor.unwrap_or(loss);
-            self.floor = Some(floor + (loss - floor) * (sent / 2_000.0).clamp(0.02, 0.5));
-        }
-    }
-
-    fn remember(&mut self, sample: f64, afresh: bool) {
-        if afresh {
-            self.samples = [0.0; FILTER];
-        }
-        self.samples[self.rounds % FILTER] = sample;
-        self.capacity = self.samples.iter().copied().fold(0.0, f64::max);
-    }
-
-    fn give_way(&mut self, sample: f64) {
-        self.above_brake = 0;
-        let fair = self.known * FAIR_SHARE;
-        let rate = if self.rate * 0.85 < fair { fair.min(self.rate) } else { self.rate * 0.85 };
-        self.rate = rate.min(sample * 1.02).max(MIN_RATE);
-        self.samples = [0.0; FILTER];
-        self.samples[self.rounds % FILTER] = self.rate;
-        self.capacity = self.rate;
-    }
-
-    /// A probe for more now and then; more and faster as long as it gets through.
-    fn probe(&mut self, sample: f64, offered: bool) {
-        self.cycle += 1;
-        if self.probes > 0 && self.cycle >= 2 {
-            // The round after a probe has told what it brought.
-            let grew = sample > self.full * 1.025;
-            self.probes = if grew && !offered { self.probes + 1 } else { 0 };
-            self.cycle = if self.probes > 0 { PROBE_EVERY } else { 2 };
-        }
-        let gain = match self.cycle {
-            PROBE_EVERY.. if !offered => {
-                (self.cycle, self.full) = (0, self.capacity);
-                self.probes = self.probes.max(1);
-                if self.probes > 1 { 1.25 } else { 1.06 }
-            }
-            1 if self.probes > 0 => 0.97,
-            _ => CRUISE_GAIN,
-        };
-        self.rate = self.capacity * gain;
     }
 }
 

@@ -187,7 +187,7 @@ impl World {
         let (lost, len) = (arrives.is_none(), payload.len());
         let took = arrives.map_or(rtt as u64, |at| at - self.now + (rtt / 2.0) as u64);
         let acked = Under::Acked { end: from, path, lost, len, rtt: took };
-        self.push(self.now + rtt as u64, acked);
+        self.push(self.now + took, acked);
         if let Some(at) = arrives {
             self.push(at, Under::Datagram { to: 1 - from, path, payload });
         }

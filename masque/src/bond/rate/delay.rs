@@ -22,7 +22,14 @@ pub(super) struct Delay {
     before: [f64; 2],
     samples: u32,
     jitter: f64,
+    /// Their mean of late, microseconds.
+    mean: f64,
     queue: f64,
+    /// The round's least above all, and by how much more that was than in the round before, microseconds.
+    above: f64,
+    grown: f64,
+    /// What stayed of a queue when less was sent for long enough: the path's nature, microseconds.
+    lasting: f64,
     last: Progress,
     /// Bytes that arrived, and in what time, while the path was never idle: its capacity, however
     /// little is offered.
@@ -39,7 +46,11 @@ impl Delay {
             before: [0.0; 2],
             samples: 0,
             jitter: 0.0,
+            mean: 0.0,
             queue: 0.0,
+            above: 0.0,
+            grown: 0.0,
+            lasting: 0.0,
             last: Progress::default(),
             busy: (0.0, 0.0),
             was_busy: false,
@@ -49,6 +60,11 @@ impl Delay {
     /// The least, microseconds.
     pub(super) fn least(&self) -> f64 {
         self.least[0].min(self.least[1])
+    }
+
+    /// What it is to be reckoned with, a queue and most of what jitter adds included, microseconds.
+    pub(super) fn expected(&self) -> f64 {
+        if self.is_jittery() { self.mean + self.jitter } else { self.least() + self.queue }
     }
 
     /// It is this, although none so short was seen yet.
@@ -77,6 +93,16 @@ impl Delay {
         self.queue
     }
 
+    /// By how much it grew in the last round, microseconds.
+    pub(super) fn grown(&self) -> f64 {
+        self.grown.max(0.0)
+    }
+
+    /// What is left of a queue is none.
+    pub(super) fn accept(&mut self) {
+        self.lasting += std::mem::take(&mut self.queue);
+    }
+
     /// `gap` is the time between the sending of this one and of the highest of the last report.
     pub(super) fn note(&mut self, at: Progress, delay: f64, gap: f64) {
         if at.arrived.saturating_sub(self.least_since) > 30_000_000 {
@@ -88,16 +114,17 @@ impl Delay {
         let [second, first] = self.before;
         self.before = [first, delay];
         self.samples = self.samples.saturating_add(1);
+        self.mean += (delay - self.mean) / f64::from(self.samples).min(16.0);
         if self.samples > 2 {
             // Of independent delays the second difference is √3 times as large as the first.
             let bend = (delay - 2.0 * first + second).abs() / 3f64.sqrt();
-            self.jitter += (bend - self.jitter) / 16.0;
+            self.jitter += (bend - self.jitter) / f64::from(self.samples - 2).min(16.0);
         }
         self.note_busy(at, delay, gap);
     }
 
     fn note_busy(&mut self, at: Progress, delay: f64, gap: f64) {
-        let queue = delay - self.least() - self.bias();
+        let queue = delay - self.least() - self.bias() - self.lasting;
         let last = std::mem::replace(&mut self.last, at);
         // A packet that waits for nothing but a sleeping receiver is late too: there is a queue only
         // where the next was sent before this one was through.
@@ -114,7 +141,10 @@ impl Delay {
     /// Ends a round: what the path carried while it was busy in it, bytes a second, if it was for
     /// long enough.
     pub(super) fn end_round(&mut self) -> Option<f64> {
-        self.queue = (self.round_least - self.least() - self.bias()).max(0.0);
+        let above = self.round_least - self.least() - self.bias();
+        self.grown = above - std::mem::replace(&mut self.above, above);
+        self.lasting += (above.max(0.0) - self.lasting).min(0.0) / 8.0;
+        self.queue = (above - self.lasting).max(0.0);
         self.round_least = f64::INFINITY;
         let busy = self.busy();
         self.busy = (0.0, 0.0);

@@ -1,6 +1,6 @@
 //! How a path is begun on: faster each round until no more gets through, or at once what waits.
 
-use super::{FOREIGN_AFTER, MIN_ROUND, Phase, Progress, RECENT, Rate, WIRE};
+use super::{FOREIGN_AFTER, MIN_ROUND, Phase, Progress, RECENT, Rate, Round, WIRE};
 
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
@@ -13,6 +13,9 @@ const PRESS_FIRST: f64 = 65_536.0;
 /// for full as soon as its packets queue here.
 const EAGER_GAIN: f64 = 2.5;
 const EAGER_PACE: f64 = 1.6;
+
+/// How much further losses in bursts of five scatter than independent ones, squared.
+const SCATTER: f64 = 9.0;
 
 impl Rate {
     /// `backlog` bytes wait, which is to be gone in an eighth of a round trip of `rtt` microseconds as
@@ -81,15 +84,21 @@ impl Rate {
         self.reports += 1;
     }
 
-    pub(super) fn startup(&mut self, rtt: f64, offered: bool, little: bool, busy: Option<f64>) {
+    pub(super) fn startup(&mut self, round: &Round, busy: Option<f64>) {
+        let Round { loss, sent, offered, little, rtt, .. } = *round;
         if self.delivery > self.full * 1.25 {
             (self.full, self.stalled) = (self.full.max(self.delivery), 0);
-        } else if !offered && !little {
+        } else if !little && (!offered || self.queue() > self.target(rtt)) {
             self.stalled += 1;
         }
         self.full = self.full.max(self.delivery);
         self.capacity = self.full;
-        let queued = self.queue() > self.brake(rtt) / 2.0;
+        if self.overflows(loss, sent) {
+            self.full = self.delivery.max(self.full / 2.0);
+            return self.end_startup();
+        }
+        let doubtful = if self.delay.is_jittery() { 1.0 } else { 2.0 };
+        let queued = self.queue() > self.brake(rtt) / doubtful;
         self.queued = if queued { self.queued + 1 } else { 0 };
         if little && self.queued < FOREIGN_AFTER {
             return;
@@ -103,10 +112,22 @@ impl Rate {
         }
     }
 
+    /// Whether much more is lost than was at a lower rate, however it scatters: a queue overflows that
+    /// is too short, or hidden by jitter.
+    fn overflows(&mut self, loss: f64, sent: f64) -> bool {
+        let Some((sent, loss)) = self.judged(loss, sent) else { return false };
+        let least = self.floor.map_or(loss, |floor| floor.min(loss));
+        self.floor = Some(least);
+        let noise = (SCATTER * least.max(0.003) * (1.0 - least) / sent).sqrt();
+        loss > least + 0.05 + 3.0 * noise
+    }
+
     /// What the path carried while it was busy, if that is less than what is sent, and no less than
     /// it has carried.
     fn plausible(&self, busy: Option<f64>) -> Option<f64> {
-        busy.filter(|busy| self.rate > *busy * 1.2 && *busy > self.full * 0.7)
+        busy.filter(|busy| {
+            self.rate > *busy * 1.2 && *busy > self.full * 0.7 && !self.delay.is_jittery()
+        })
     }
 
     /// Goes on as soon as no more is on its way than fills the path: what is reported of the queue is

@@ -101,3 +101,51 @@ fn a_path_that_is_full_is_begun_on_without_a_queue() {
     let share = rate.rate() / Link::CAPACITY;
     assert!((0.9..1.1).contains(&share) && rate.queue() < 5_000.0, "{share}, {}", rate.queue());
 }
+
+/// Noise that repeats, 0 to 1.
+fn noise(n: u64) -> f64 {
+    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1 << 24) as f64
+}
+
+/// A path in `Cruise` at 10 Mbyte/s whose delays vary by 10 ms, after a report each 5 ms; `queue`
+/// tells what is added to them at a time, given the rate, microseconds.
+fn cruise_in_jitter(seconds: f64, mut queue: impl FnMut(f64, &Rate) -> f64) -> Rate {
+    let mut rate = Rate::full(Link::CAPACITY, None);
+    let (mut sent, mut bytes, mut last) = (0.0, 0.0, 0.0f64);
+    let mut now = 0.0;
+    while now < seconds * 1e6 {
+        now += 5_000.0;
+        let got = rate.rate().min(Link::CAPACITY) * 5e-3;
+        (sent, bytes) = (sent + got / 1_460.0, bytes + got);
+        let delay = 25_000.0 + 10_000.0 * noise(now as u64) + queue(now / 1e6, &rate);
+        let arrived = (now + delay).max(last + 1.0);
+        last = arrived;
+        let (next, judged) = (sent as u64, Judged { sent: sent as u64, ..Judged::default() });
+        let bytes = bytes as u64 - next * WIRE;
+        let at = Progress { next, received: next, bytes, arrived: arrived as u64, judged };
+        rate.on_report(at, arrived - now, next + 40, 50_000.0);
+    }
+    rate
+}
+
+#[test]
+fn in_jitter_a_queue_that_stays_whatever_is_sent_is_the_paths_nature() {
+    let rate = cruise_in_jitter(20.0, |at, _| if at > 5.0 { 60_000.0 } else { 0.0 });
+    assert!(rate.rate() > 0.8 * Link::CAPACITY, "{}", rate.rate());
+}
+
+#[test]
+fn in_jitter_a_queue_that_shrinks_as_less_is_sent_is_a_queue() {
+    // The path carries half of what is believed from 5 s on.
+    let capacity = Link::CAPACITY / 2.0;
+    let (mut queue, mut most, mut late) = (0.0, 0.0f64, 0.0f64);
+    cruise_in_jitter(20.0, |at, rate| {
+        if at > 5.0 {
+            queue = (queue + 5_000.0 * (rate.rate() / capacity - 1.0)).clamp(0.0, 200_000.0);
+        }
+        most = most.max(queue);
+        late = if at > 15.0 { late.max(queue) } else { 0.0 };
+        queue
+    });
+    assert!(most > 30_000.0 && late < 0.7 * most, "{late} of {most}");
+}
