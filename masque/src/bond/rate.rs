@@ -332,9 +332,9 @@ impl Rate {
 
     /// Adds a round to those whose loss is yet to be judged: their number and share lost, once
     /// there are enough.
-    fn judged(&mut self, loss: f64, sent: f64) -> Option<(f64, f64)> {
+    fn judged(&mut self, loss: f64, sent: f64, enough: f64) -> Option<(f64, f64)> {
         self.tally = (self.tally.0 + sent, self.tally.1 + loss * sent);
-        (self.tally.0 >= ENOUGH).then(|| {
+        (self.tally.0 >= enough).then(|| {
             let (sent, lost) = std::mem::take(&mut self.tally);
             (sent, lost / sent)
         })
@@ -345,7 +345,7 @@ impl Rate {
         if self.measured_rate > self.full || self.queue() > self.target(rtt) && self.stalled < 8 {
             return;
         }
-        let Some((_, loss)) = self.judged(loss, sent) else { return };
+        let Some((_, loss)) = self.judged(loss, sent, ENOUGH) else { return };
         self.floor = Some(loss);
         self.capacity = self.full / (1.0 - loss).max(0.2);
         self.samples = [0.0; FILTER];

@@ -1,6 +1,6 @@
 //! A path whose capacity is known: held at it, probed for more, given way to others on it.
 
-use super::{FILTER, FOREIGN_AFTER, MIN_RATE, Rate, Round};
+use super::{ENOUGH, FILTER, FOREIGN_AFTER, MIN_RATE, Rate, Round};
 
 /// Rounds between two probes for more capacity.
 const PROBE_EVERY: u32 = 8;
@@ -27,7 +27,7 @@ impl Rate {
     pub(super) fn cruise(&mut self, round: &Round) {
         let Round { loss, sent, sample, carried, offered, little, rtt, span } = *round;
         let floor = self.floor.unwrap_or(loss);
-        let judged = self.judged(loss, sent);
+        let judged = self.judged(loss, sent, ENOUGH);
         // Losses in bursts of mean length b scatter √(2b − 1) times as far as independent ones.
         let spread = 2.0 * self.burst - 1.0;
         let noise = |of: f64, sent: f64| (spread * of.max(0.003) * (1.0 - of) / sent).sqrt();

@@ -14,8 +14,10 @@ const PRESS_FIRST: f64 = 65_536.0;
 const EAGER_GAIN: f64 = 2.5;
 const EAGER_PACE: f64 = 1.6;
 
-/// How much further losses in bursts of five scatter than independent ones, squared.
-const SCATTER: f64 = 9.0;
+/// So much more is lost, of so many packets at least, where more is sent than a path takes: not by
+/// chance where losses come in bursts of five.
+const OVERFLOW: f64 = 0.2;
+const OVERFLOW_OF: f64 = 256.0;
 
 impl Rate {
     /// `backlog` bytes wait, which is to be gone in an eighth of a round trip of `rtt` microseconds as
@@ -112,14 +114,13 @@ impl Rate {
         }
     }
 
-    /// Whether much more is lost than was at a lower rate, however it scatters: a queue overflows that
-    /// is too short, or hidden by jitter.
+    /// Whether much more is lost than was at a lower rate: a queue overflows that is too short to be
+    /// noticed, or hidden by jitter.
     fn overflows(&mut self, loss: f64, sent: f64) -> bool {
-        let Some((sent, loss)) = self.judged(loss, sent) else { return false };
+        let Some((_, loss)) = self.judged(loss, sent, OVERFLOW_OF) else { return false };
         let least = self.floor.map_or(loss, |floor| floor.min(loss));
         self.floor = Some(least);
-        let noise = (SCATTER * least.max(0.003) * (1.0 - least) / sent).sqrt();
-        loss > least + 0.05 + 3.0 * noise
+        loss > least + OVERFLOW
     }
 
     /// What the path carried while it was busy, if that is less than what is sent, and no less than
