@@ -95,6 +95,8 @@ pub struct Bond {
     judge_due: Option<u64>,
     missing: u64,
     copies: Copies,
+    /// When nothing waited last.
+    idle_at: u64,
     cap: Option<Cap>,
     outgoing: repair::Outgoing,
     incoming: repair::Incoming,
@@ -132,6 +134,7 @@ impl Bond {
             judge_due: None,
             missing: 0,
             copies: Copies::default(),
+            idle_at: 0,
             cap: config.cap.map(Cap::new),
             outgoing: repair::Outgoing::new(codec, config.budget),
             incoming: repair::Incoming::new(),

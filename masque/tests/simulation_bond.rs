@@ -126,6 +126,25 @@ fn a_stream_that_begins_with_the_tunnel_is_soon_in_time() {
 }
 
 #[test]
+fn one_flow_fills_a_lossy_path_from_the_start() {
+    for (loss, rtt, least) in [(0.05, 50.0, 80.0), (0.10, 50.0, 70.0), (0.10, 100.0, 55.0)] {
+        let rate = |seed| {
+            let spec = Spec::new(100.0, rtt / 2.0).loss(loss);
+            let mut world = World::new(seed, &[spec], |_| ());
+            world.run_until(1.0);
+            let flow = world.tcp(None);
+            world.run_until(4.0);
+            let before = world.delivered(flow);
+            world.run_until(9.0);
+            mbit(world.delivered(flow) - before, 5.0)
+        };
+        let mut rates: Vec<_> = (1..=3).map(rate).collect();
+        rates.sort_by(f64::total_cmp);
+        assert!(rates[1] > least, "{rates:?} Mbit/s of 100 at {loss}, {rtt} ms");
+    }
+}
+
+#[test]
 fn reports_that_stay_away_for_a_while_are_asked_for_until_they_come() {
     let mut world = World::new(1, &[Spec::new(100.0, 25.0).loss(0.02)], |_| ());
     world.run_until(0.1);

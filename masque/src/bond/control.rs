@@ -8,6 +8,8 @@ use super::{Bond, BondError, Down, Event, MAX_PATHS, PathId, QuicStats, Role};
 
 /// The most events that wait to be polled; more are dropped, the oldest first.
 const MAX_EVENTS: usize = 64;
+/// The most loss that is believed of a path before anything was sent on it by number.
+const MAX_EXPECTED: f64 = 0.25;
 
 impl Bond {
     /// Adds a path whose connection carries HTTP Datagram Payloads of `max_payload` bytes. Ids
@@ -146,6 +148,11 @@ impl Bond {
         let now = self.micros(now);
         let Some(path) = self.path(id) else { return };
         let before = path.note_quic(stats);
+        if before.sent == 0 && stats.lost > 0 {
+            let share = (stats.lost as f64 / stats.sent.max(1) as f64).min(MAX_EXPECTED);
+            path.rate.expect_loss(share);
+            self.expect_losses(now, share);
+        }
         self.watch_plain(now, &before, &stats);
         self.watch_deafness(now, id, &before);
         self.consider_plain(now);

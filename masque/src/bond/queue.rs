@@ -275,6 +275,11 @@ impl Queue {
         }
     }
 
+    /// Flows that wait.
+    pub(super) fn flows(&self) -> usize {
+        self.new.len() + self.old.len()
+    }
+
     /// The number of the last packet of a bucket; then `sequence` is the last.
     pub(super) fn follow(&mut self, bucket: usize, sequence: u64) -> Option<u64> {
         self.buckets[bucket].last.replace(sequence)

@@ -189,6 +189,11 @@ impl Rate {
         self.delay.expect(least);
     }
 
+    /// What the path is likely to lose, although nothing was reported of it yet.
+    pub(super) fn expect_loss(&mut self, share: f64) {
+        self.loss = self.loss.max(share);
+    }
+
     /// No more than the declared cap.
     fn within_limit(&self, rate: f64) -> f64 {
         rate.min(self.limit.unwrap_or(f64::INFINITY))

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use bauta_fec::control::{Class, Controller, Settings, Traffic};
+use bauta_fec::loss::BIN;
 use bauta_fec::{Codec, Decoder, Encoder, Header};
 
 use super::path::Path;
@@ -224,6 +225,17 @@ impl Bond {
             return;
         }
         let rtt = self.round_trip();
+        self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
+    }
+
+    /// QUIC lost that share of its packets before the first of ours: repair is under way from then on.
+    pub(super) fn expect_losses(&mut self, now: u64, share: f64) {
+        if !self.config.repair || !(self.config.agreed.slc || self.config.agreed.rs16) {
+            return;
+        }
+        let (moment, rtt) = (self.moment(now), self.round_trip());
+        let lost = (share * f64::from(BIN)).round().max(1.0) as u64;
+        self.outgoing.record(moment, BIN.into(), lost, lost);
         self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
     }
 

@@ -14,7 +14,7 @@ use super::{Bond, PathId, Policy, Queued};
 /// shorter than an interactive flow notices.
 const COPY_SPREAD: u64 = 8_000;
 /// The chance at which losing all copies of a packet is aimed.
-const COPY_RISK: f64 = 2e-4;
+const COPY_RISK: f64 = 2e-5;
 /// The most copies of a packet.
 const MAX_COPIES: u64 = 4;
 /// Loss below which nothing is copied ahead.
@@ -22,6 +22,12 @@ const COPY_FROM: f64 = 0.003;
 /// So long a queue, in seconds of the path's rate, is a backlog: half a round trip, at least and at
 /// most.
 const BACKLOG: (f64, f64) = (0.008, 0.025);
+/// What a flow has on its way at most, as receivers usually let it, bytes; and for how long one is
+/// taken to have come to that after nothing waited, microseconds.
+const WINDOW: f64 = 3e6;
+const STALLED_FOR: u64 = 2_000_000;
+/// Round trips in which what is lost again and again has come for sure.
+const AGAIN_TRIPS: f64 = 4.6;
 /// How long packets of a flow may wait, in round trips: where much is lost, a flow in order needs
 /// a window for the time in which something is sent again, and again where that is lost too.
 const TARGET: f64 = 0.4;
@@ -131,7 +137,8 @@ impl Bond {
         let at = self.choose(now, 0)?;
         self.store.pop_lost();
         self.counters.retransmissions += 1;
-        let spare = !self.is_backlogged(at);
+        let sparse = self.store.get(sequence).is_some_and(|sent| sent.sparse);
+        let spare = sparse || !self.is_backlogged(at);
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
         if spare && self.config.repair {
@@ -227,6 +234,7 @@ impl Bond {
 
     fn poll_new(&mut self, now: u64, out: &mut Vec<u8>) -> Option<PathId> {
         if self.queue.packets == 0 {
+            self.idle_at = now;
             return self.finish(now, out);
         }
         if self.store.is_full() {
@@ -260,7 +268,8 @@ impl Bond {
         out.extend_from_slice(&popped.packet);
         path.sent(now, out.len());
         let id = path.id;
-        let backlog = self.is_backlogged(at);
+        let stalls = self.stalls(now, at);
+        let backlog = !stalls && self.is_backlogged(at);
         let light =
             self.outgoing.on_source(now, sequence, back, &popped.packet, popped.waited, backlog);
         self.store.push(Sent {
@@ -291,6 +300,14 @@ impl Bond {
         let path = &self.paths[at];
         let span = (path.srtt / 2e6).clamp(BACKLOG.0, BACKLOG.1);
         self.queue.bytes as f64 > path.rate.rate() * span
+    }
+
+    /// Whether flows stand still for what is sent again, rather than for their turn: the window of one
+    /// is not enough for as long as that takes, and lately nothing waited.
+    fn stalls(&self, now: u64, at: usize) -> bool {
+        let path = &self.paths[at];
+        let needed = path.rate.rate() * AGAIN_TRIPS * path.srtt / 1e6;
+        needed > WINDOW * self.queue.flows().max(1) as f64 && now < self.idle_at + STALLED_FOR
     }
 
     fn plan_copies(&mut self, now: u64, at: usize, sequence: u64, sparse: bool) {

@@ -34,6 +34,18 @@ pub enum Loss {
     Switching(Vec<(f64, f64)>),
 }
 
+impl Loss {
+    /// The share lost on average at a moment, microseconds.
+    pub fn share(&self, at: f64) -> f64 {
+        match self {
+            Self::Independent(share) | Self::Burst(share, _) => *share,
+            Self::Switching(spans) => {
+                spans.iter().find(|(until, _)| at < until * 1e6).map_or(0.0, |(_, s)| *s)
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Mbit/s of everything, headers included.
@@ -155,11 +167,7 @@ impl Link {
                 };
                 self.bad
             }
-            Loss::Switching(spans) => {
-                let share =
-                    spans.iter().find(|(until, _)| at < until * 1e6).map_or(0.0, |(_, s)| *s);
-                self.dice.unit() < share
-            }
+            Loss::Switching(_) => self.dice.unit() < self.spec.loss.share(at),
         }
     }
 

@@ -23,6 +23,8 @@ use link::{Dice, Link, Spec};
 /// What QUIC, UDP and IP put around an HTTP Datagram Payload, bytes.
 pub const WIRE: usize = 60;
 const MAX_PAYLOAD: usize = 1_440;
+/// Packets that each end of a connection sends before a tunnel begins.
+const BEFORE: u64 = 30;
 
 enum Under {
     Datagram {
@@ -95,9 +97,13 @@ impl World {
         let link = |(i, s): (usize, &Spec)| {
             [0, 1].map(|d| Link::new(s.clone(), seed * 1_000 + 2 * i as u64 + d))
         };
-        let quic = |s: &Spec| {
+        let mut dice = Dice(seed ^ 0xf00d);
+        let mut quic = |s: &Spec| {
             let rtt = Duration::from_secs_f64(2.0 * s.delay / 1e3);
-            [QuicStats { rtt, min_rtt: rtt, ..QuicStats::default() }; 2]
+            [0, 1].map(|_| {
+                let lost = (0..BEFORE).filter(|_| dice.unit() < s.loss.share(0.0)).count() as u64;
+                QuicStats { rtt, min_rtt: rtt, sent: BEFORE, lost, ..QuicStats::default() }
+            })
         };
         let mut world = Self {
             origin: start,
@@ -108,7 +114,7 @@ impl World {
             serial: 0,
             flows: Vec::new(),
             beside: Vec::new(),
-            quic: specs.iter().map(quic).collect(),
+            quic: specs.iter().map(&mut quic).collect(),
             events: Vec::new(),
             plain: 0,
             numbered: 0,
