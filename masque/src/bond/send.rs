@@ -26,6 +26,8 @@ const BACKLOG: (f64, f64) = (0.008, 0.025);
 /// taken to have come to that after nothing waited, microseconds.
 const WINDOW: f64 = 3e6;
 const STALLED_FOR: u64 = 2_000_000;
+/// The strain from which on what was lost twice is sent again with a copy.
+const STRAINED: f64 = 0.5;
 /// Round trips in which what is lost again and again has come for sure.
 const AGAIN_TRIPS: f64 = 4.6;
 /// How long packets of a flow may wait, in round trips: where much is lost, a flow in order needs
@@ -137,8 +139,9 @@ impl Bond {
         let at = self.choose(now, 0)?;
         self.store.pop_lost();
         self.counters.retransmissions += 1;
-        let sparse = self.store.get(sequence).is_some_and(|sent| sent.sparse);
-        let spare = sparse || !self.is_backlogged(at);
+        let (sparse, times) = self.store.get(sequence).map_or((false, 0), |s| (s.sparse, s.times));
+        let late = times > 1 && self.strain(at) > STRAINED;
+        let spare = sparse || late || !self.is_backlogged(at);
         let sent = self.write_again(now, at, sequence, out)?;
         self.counters.repair_bytes += sent as u64;
         if spare && self.config.repair {
@@ -302,12 +305,18 @@ impl Bond {
         self.queue.bytes as f64 > path.rate.rate() * span
     }
 
-    /// Whether flows stand still for what is sent again, rather than for their turn: the window of one
-    /// is not enough for as long as that takes, and lately nothing waited.
+    /// Whether flows stand still for what is sent again, rather than for their turn: their windows are
+    /// not enough for as long as that takes, and lately nothing waited.
     fn stalls(&self, now: u64, at: usize) -> bool {
+        self.strain(at) > 1.0 && now < self.idle_at + STALLED_FOR
+    }
+
+    /// How much of the windows of the flows that wait is on its way over the path, at its rate, while
+    /// something is sent again and again.
+    fn strain(&self, at: usize) -> f64 {
         let path = &self.paths[at];
         let needed = path.rate.rate() * AGAIN_TRIPS * path.srtt / 1e6;
-        needed > WINDOW * self.queue.flows().max(1) as f64 && now < self.idle_at + STALLED_FOR
+        needed / (WINDOW * self.queue.flows().max(1) as f64)
     }
 
     fn plan_copies(&mut self, now: u64, at: usize, sequence: u64, sparse: bool) {
