@@ -184,7 +184,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn what_a_path_loses_comes_in_time() {
-    let mut late: Vec<_> = (1..=5)
+    let mut late: Vec<_> = (1..=11)
         .map(|seed| {
             let mut world = World::new(seed, &[Spec::new(100.0, 25.0).loss(0.05)], |_| ());
             world.run_until(1.0);
@@ -196,7 +196,7 @@ fn what_a_path_loses_comes_in_time() {
         })
         .collect();
     late.sort_by(f64::total_cmp);
-    assert!(late[2] < 30.0, "added p99 of five seeds: {late:?} ms");
+    assert!(late[5] < 30.0, "added p99 of eleven seeds: {late:?} ms");
 }
 
 #[test]
@@ -304,13 +304,15 @@ fn together_with(specs: &[Spec], flows: usize, seed: u64) -> f64 {
 
 #[test]
 fn reordering_is_not_taken_for_loss() {
-    let spec = || Spec::new(50.0, 20.0).jitter(5.0);
+    // Room enough for nothing to be lost.
+    let spec = || Spec::new(50.0, 20.0).jitter(5.0).queue_ms(200.0);
     let mut world = World::new(1, &[spec(), spec()], |_| ());
     world.run_until(1.0);
     for _ in 0..8 {
         world.tcp(None);
     }
     world.run_until(8.0);
+    assert_eq!(world.links.iter().map(|l| l[0].tail_drops).sum::<u64>(), 0);
     let report = world.bonds[0].report();
     let again = report.repair_sent + report.retransmissions;
     assert!(again * 20 < report.sources_sent, "{report:?}");

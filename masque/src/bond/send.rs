@@ -22,10 +22,10 @@ const COPY_FROM: f64 = 0.003;
 /// So long a queue, in seconds of the path's rate, is a backlog: half a round trip, at least and at
 /// most.
 const BACKLOG: (f64, f64) = (0.008, 0.025);
-/// What a flow has on its way at most, as receivers usually let it, bytes; and for how long one is
-/// taken to have come to that after nothing waited, microseconds.
+/// For so long after nothing waited a flow is taken to wait for what it misses, microseconds.
+const STALLED_FOR: u64 = 4_000_000;
+/// What a flow has on its way at most, as receivers usually let it, bytes.
 const WINDOW: f64 = 3e6;
-const STALLED_FOR: u64 = 2_000_000;
 /// The strain from which on what was lost twice is sent again with a copy.
 const STRAINED: f64 = 0.5;
 /// Round trips in which what is lost again and again has come for sure.
@@ -271,7 +271,7 @@ impl Bond {
         out.extend_from_slice(&popped.packet);
         path.sent(now, out.len());
         let id = path.id;
-        let stalls = self.stalls(now, at);
+        let stalls = self.stalls(now);
         let backlog = !stalls && self.is_backlogged(at);
         let light =
             self.outgoing.on_source(now, sequence, back, &popped.packet, popped.waited, backlog);
@@ -305,10 +305,10 @@ impl Bond {
         self.queue.bytes as f64 > path.rate.rate() * span
     }
 
-    /// Whether flows stand still for what is sent again, rather than for their turn: their windows are
-    /// not enough for as long as that takes, and lately nothing waited.
-    fn stalls(&self, now: u64, at: usize) -> bool {
-        self.strain(at) > 1.0 && now < self.idle_at + STALLED_FOR
+    /// Whether flows stand still for what is sent again, rather than for their turn: lately nothing
+    /// waited. Of many flows some always do.
+    fn stalls(&self, now: u64) -> bool {
+        now < self.idle_at + STALLED_FOR / self.queue.flows().max(1) as u64
     }
 
     /// How much of the windows of the flows that wait is on its way over the path, at its rate, while

@@ -8,6 +8,8 @@ pub const PACKET: usize = 1_400;
 const ACK: usize = 120;
 /// Packets that fit the receiver's window: half of the 6 MB that Linux grows its buffer to.
 const WINDOW: usize = 2_150;
+/// Round trips at the begin of a round by which HyStart judges it.
+const SAMPLES: u32 = 8;
 
 fn header(flow: u16, len: usize, protocol: u8, reply: bool) -> Vec<u8> {
     let mut p = vec![0; len];
@@ -57,8 +59,9 @@ pub struct Tcp {
     rttvar: f64,
     min_rtt: f64,
     round_end: u64,
+    /// The least of the first round trips of a round, and how many it has seen.
     round_min: f64,
-    last_round_min: f64,
+    round_seen: u32,
     rto_at: u64,
     backoff: u32,
     /// Window and threshold before a timeout, and the last transmission then (RFC 4015).
@@ -99,7 +102,7 @@ impl Tcp {
             min_rtt: f64::INFINITY,
             round_end: 0,
             round_min: f64::INFINITY,
-            last_round_min: f64::INFINITY,
+            round_seen: 0,
             rto_at: u64::MAX,
             backoff: 0,
             undo: None,
@@ -256,7 +259,10 @@ impl Tcp {
             self.rttvar += ((rtt - self.srtt).abs() - self.rttvar) / 4.0;
             self.srtt += (rtt - self.srtt) / 8.0;
             self.min_rtt = self.min_rtt.min(rtt);
-            self.round_min = self.round_min.min(rtt);
+            self.round_seen += 1;
+            if self.round_seen <= SAMPLES {
+                self.round_min = self.round_min.min(rtt);
+            }
         }
         self.rto_at = now + self.rto() as u64;
         let mut lost = false;
@@ -285,13 +291,13 @@ impl Tcp {
     fn grow(&mut self, now: f64, acked: u32) {
         if self.cwnd < self.ssthresh {
             self.cwnd += f64::from(acked);
+            // As Linux has it.
+            let late = self.min_rtt + (self.min_rtt / 8.0).clamp(4_000.0, 16_000.0);
+            if self.cwnd > 16.0 && self.round_seen >= SAMPLES && self.round_min > late {
+                self.ssthresh = self.cwnd;
+            }
             if self.highest_acked >= self.round_end {
-                let late =
-                    self.last_round_min + (self.last_round_min / 8.0).clamp(4_000.0, 16_000.0);
-                if self.cwnd > 16.0 && self.round_min >= late {
-                    self.ssthresh = self.cwnd;
-                }
-                (self.last_round_min, self.round_min) = (self.round_min, f64::INFINITY);
+                (self.round_min, self.round_seen) = (f64::INFINITY, 0);
                 self.round_end = self.transmission;
             }
             return;

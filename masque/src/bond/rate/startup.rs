@@ -5,9 +5,14 @@ use super::{FOREIGN_AFTER, MIN_ROUND, Phase, Progress, RECENT, Rate, Round, WIRE
 /// How much faster than what got through is sent at first.
 const STARTUP_GAIN: f64 = 2.5;
 /// How much faster than what got through, at most, a backlog is let out at first; and how much of one
-/// in an eighth of a round trip before anything got through, bytes: what some flows begin with.
-const PRESS_GAIN: f64 = 8.0;
+/// in [`PRESS_WITHIN`] before anything got through, bytes: what some flows begin with.
+const PRESS_GAIN: f64 = 16.0;
 const PRESS_FIRST: f64 = 65_536.0;
+/// The share of a round trip in which a backlog is to be gone: half of the delay at which HyStart ends a
+/// flow's start.
+const PRESS_WITHIN: f64 = 1.0 / 16.0;
+/// Jitter from which on no backlog is let out faster while there are other paths, microseconds.
+const PRESS_JITTER: f64 = 3_000.0;
 /// The same of an eager path, and how much closer together its packets may follow each other then: a
 /// flow that fills several paths doubles what it sends each round trip, in trains, and takes them
 /// for full as soon as its packets queue here.
@@ -20,12 +25,14 @@ const OVERFLOW: f64 = 0.2;
 const OVERFLOW_OF: f64 = 256.0;
 
 impl Rate {
-    /// `backlog` bytes wait, which is to be gone in an eighth of a round trip of `rtt` microseconds as
-    /// long as the path shows no queue: flows that begin slow themselves down, and take a wait here
-    /// for the path's end (RFC 9406).
+    /// `backlog` bytes wait, which are to be gone in a part of a round trip of `rtt` microseconds as long
+    /// as the path shows no queue: flows that begin slow themselves down, and take a wait here for the
+    /// path's end (RFC 9406).
     pub(in crate::bond) fn press(&mut self, backlog: f64, rtt: f64) {
-        if self.is_starting() && !self.eager {
-            let each = 8e6 / rtt.max(1_000.0);
+        // What queues shortly is not told from jitter; several flows at several paths overdo it then.
+        let blind = self.eager && self.delay.jitter() > PRESS_JITTER;
+        if self.is_starting() && !blind {
+            let each = 1e6 / (rtt.max(1_000.0) * PRESS_WITHIN);
             let most = if self.queued == 0 {
                 (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
             } else {
