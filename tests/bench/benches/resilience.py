@@ -3,7 +3,7 @@
 Each round has a seed of its own (`--seeds N` says how many; 10 for the record), so that all contenders of a round meet the same losses.
 Rates are inner-IP Mbit/s, the bound what headers and loss leave of the link. Hysteria carries payload without inner headers; its rate is that of
 packets of 1,400 bytes with the same payload, which can exceed the bound of packets a little. `--rows NAME,…` runs some of the rows:
-bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding.
+bulk, single, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding.
 """
 
 import os
@@ -72,6 +72,18 @@ def bulk(row):
 
         peers = resilient.peers(row.course.folder) if loss == AGAINST_PEERS else []
         row.over(row.ours() + peers, [f"{LINE} loss {loss:.0%}"], one)
+
+
+def single(row):
+    """One flow, from the first of a new tunnel on; at the loss that peers meet over other round trips too."""
+    cells = [(LINE, 50, loss, goal) for loss, goal in BULK]
+    cells += [(f"rate 100mbit delay {rtt // 2}ms", rtt, loss, goal) for rtt in (20, 100, 200) for loss, goal in BULK if loss == AGAINST_PEERS]
+    for line, rtt, loss, goal in cells:
+        def one(contender):
+            rate = resilient.tcp(row.hosts, contender.target(), 1, row.seconds)
+            row.course.add(f"one flow down, RTT {rtt} ms, {loss:.0%} lost", contender.name, rate, "Mbit/s", "higher", f">= {goal}", limit(100, loss))
+
+        row.over(row.ours(), [f"{line} loss {loss:.0%}"], one)
 
 
 def stream(row, what, loss, goal, burst=""):
@@ -201,7 +213,7 @@ def coding(row):
                 row.course.add(f"CPU of coding, {end}, {float(loss):.0f}% lost", "bauta", float(cost), "core·s/Gbit", "lower", goal)
 
 
-ROWS = {f.__name__: f for f in (bulk, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding)}
+ROWS = {f.__name__: f for f in (bulk, single, interactive, bursts, sparse, residual, overhead, switching, queue, rival, bonding, failover, coding)}
 
 
 def run(course):
