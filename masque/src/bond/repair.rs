@@ -210,10 +210,15 @@ impl Bond {
         self.origin + Duration::from_micros(micros)
     }
 
+    /// Whether repair is sent at all, and by a codec that was agreed upon.
+    fn repairs(&self) -> bool {
+        self.config.repair && (self.config.agreed.slc || self.config.agreed.rs16)
+    }
+
     /// Learns from what was reported of a path since the last time.
     pub(super) fn learn_losses(&mut self, now: u64) {
         let moment = self.moment(now);
-        let repair = self.config.repair && (self.config.agreed.slc || self.config.agreed.rs16);
+        let repair = self.repairs();
         for at in 0..self.paths.len() {
             let (sent, lost, runs) = self.paths[at].take_fates();
             self.count_fates(sent, lost);
@@ -230,7 +235,7 @@ impl Bond {
 
     /// QUIC lost that share of its packets before the first of ours: repair is under way from then on.
     pub(super) fn expect_losses(&mut self, now: u64, share: f64) {
-        if !self.config.repair || !(self.config.agreed.slc || self.config.agreed.rs16) {
+        if !self.repairs() {
             return;
         }
         let (moment, rtt) = (self.moment(now), self.round_trip());

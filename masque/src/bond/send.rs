@@ -271,8 +271,7 @@ impl Bond {
         out.extend_from_slice(&popped.packet);
         path.sent(now, out.len());
         let id = path.id;
-        let stalls = self.stalls(now);
-        let backlog = !stalls && self.is_backlogged(at);
+        let backlog = !self.stalls(now) && self.is_backlogged(at);
         let light =
             self.outgoing.on_source(now, sequence, back, &popped.packet, popped.waited, backlog);
         self.store.push(Sent {

@@ -64,10 +64,11 @@ impl Rate {
         } else if !offered || sample > self.capacity {
             self.remember(sample, false);
         }
-        if self.delay.is_jittery() && self.doubts(span) {
-            return;
-        }
-        if self.above_brake >= 3 && !little {
+        if self.delay.is_jittery() {
+            if !self.doubts(span) {
+                self.probe(sample, offered);
+            }
+        } else if self.above_brake >= 3 && !little {
             self.give_way(sample);
         } else if self.above_brake >= 3 {
             // A sender of so little makes no queue, and what it sends says nothing of the path.
@@ -75,7 +76,7 @@ impl Rate {
         } else if self.above_target > FOREIGN_AFTER {
             let fair = self.known * FAIR_SHARE;
             self.rate = self.rate.max(fair).min(self.capacity.max(fair));
-        } else if self.above_target > 0 && !self.delay.is_jittery() {
+        } else if self.above_target > 0 {
             (self.rate, self.cycle, self.probes) = (self.capacity * 0.94, 1, 0);
         } else {
             self.probe(sample, offered);
