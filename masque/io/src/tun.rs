@@ -8,6 +8,7 @@ mod batch;
 mod gather;
 mod lanes;
 mod split;
+mod thin;
 mod vnet;
 
 use std::io::{self, IoSlice};

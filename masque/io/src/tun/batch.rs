@@ -1,13 +1,15 @@
 //! The packets of one read, each in a buffer of its own that can go on into QUIC as it is.
 
-use super::MAX_PACKET;
 use super::split::{Malformed, split};
-use super::vnet::{VNET_LEN, Vnet};
+use super::vnet::{Layout, VNET_LEN, Vnet};
+use super::{MAX_PACKET, thin};
 use crate::buffers::DatagramBuf;
 
 /// Bytes of packets after which a batch is full. One super-packet reaches it: what was read, what it
 /// is split into and the train it leaves in then stay in the processor's cache together.
 const FULL: usize = 48 << 10;
+/// Packets looked back at for an acknowledgement that a new one makes superfluous.
+const LOOKED_AT: usize = 8;
 
 /// Packets read from a queue. Made once a worker.
 pub struct TunBatch {
@@ -68,8 +70,28 @@ impl TunBatch {
         let done = split(&mut packet[..len], &header, &mut self.packets);
         if done == Err(Malformed) {
             self.packets.truncate(count);
+        } else if self.packets.len() == count + 1 {
+            self.thin();
         }
         done.is_ok()
+    }
+
+    /// The last packet takes the place of one that says nothing it does not say.
+    fn thin(&mut self) {
+        let Some((newest, others)) = self.packets.split_last() else { return };
+        let newest = newest.as_ref();
+        let Some(layout) = Layout::of(newest).filter(|l| thin::is_pure(l, newest)) else { return };
+        let from = others.len().saturating_sub(LOOKED_AT);
+        let of_flow = |other: &DatagramBuf| {
+            let other = other.as_ref();
+            Layout::of(other).is_some_and(|l| layout.same_flow(newest, &l, other))
+        };
+        let Some(at) = others[from..].iter().rposition(of_flow) else { return };
+        let at = from + at;
+        let older = others[at].as_ref();
+        if Layout::of(older) == Some(layout) && thin::supersedes(&layout, newest, older) {
+            self.packets.swap_remove(at);
+        }
     }
 }
 

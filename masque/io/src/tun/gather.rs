@@ -3,11 +3,11 @@
 
 use std::io::IoSlice;
 
-use super::MAX_PACKET;
 use super::vnet::{
     GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Layout, NEEDS_CSUM, TCP, VNET_LEN, Vnet, fold, pseudo_sum,
     put, set_ip_length,
 };
+use super::{MAX_PACKET, thin};
 use crate::buffers::DatagramBuf;
 
 /// Packets gathered before they must be written.
@@ -97,6 +97,11 @@ impl Gather {
             if joinable.is_some() && self.may_join(at, &layout, packet) {
                 return self.join(at, &layout, buf);
             }
+            if thin::is_pure(&layout, packet) && self.is_superfluous(at, &layout, packet) {
+                let head = usize::from(self.runs[at].head);
+                self.pieces[head].buf = buf;
+                return;
+            }
             // Something of this flow comes after the run, so nothing may be joined before it.
             self.runs[at].open = false;
         }
@@ -125,15 +130,9 @@ impl Gather {
     }
 
     fn newest_of_flow(&self, layout: &Layout, packet: &[u8]) -> Option<usize> {
-        let ports = layout.transport..layout.transport + 4;
         self.runs.iter().enumerate().rev().take(MAX_FLOWS_SEARCHED).find_map(|(i, run)| {
             let other = run.layout?;
-            let head = self.head(run);
-            let same = other.v6 == layout.v6
-                && other.protocol == layout.protocol
-                && other.addresses(head) == layout.addresses(packet)
-                && head[ports.clone()] == packet[ports.clone()];
-            same.then_some(i)
+            layout.same_flow(packet, &other, self.head(run)).then_some(i)
         })
     }
 
@@ -148,6 +147,14 @@ impl Gather {
             && self.follows(run, layout, packet)
             && layout.checksum_holds(packet)
             && (run.verified || layout.checksum_holds(self.head(run)))
+    }
+
+    /// A run is one acknowledgement, and the packet says all it says.
+    fn is_superfluous(&self, at: usize, layout: &Layout, packet: &[u8]) -> bool {
+        let run = &self.runs[at];
+        run.layout == Some(*layout)
+            && run.packets == 1
+            && thin::supersedes(layout, packet, self.head(run))
     }
 
     fn join(&mut self, at: usize, layout: &Layout, mut buf: DatagramBuf) {

@@ -113,6 +113,14 @@ impl Layout {
         if self.v6 { &packet[8..40] } else { &packet[12..20] }
     }
 
+    /// A packet with this layout and one with the other's belong to one flow.
+    pub(super) fn same_flow(&self, packet: &[u8], other: &Self, theirs: &[u8]) -> bool {
+        let ports = self.transport..self.transport + 4;
+        (self.v6, self.protocol) == (other.v6, other.protocol)
+            && self.addresses(packet) == other.addresses(theirs)
+            && packet[ports.clone()] == theirs[ports]
+    }
+
     /// The transport checksum of a whole packet is right.
     pub(super) fn checksum_holds(&self, packet: &[u8]) -> bool {
         let segment = &packet[self.transport..];
