@@ -210,7 +210,8 @@ impl Rate {
         if self.phase != Phase::Cruise {
             return false;
         }
-        (self.end, self.floor, self.suspect, self.tally) = (0, None, None, (0.0, 0.0));
+        (self.end, self.floor, self.tally) = (0, None, (0.0, 0.0));
+        (self.suspect, self.doubt) = (None, None);
         (self.above_target, self.above_brake, self.probes, self.cycle) = (0, 0, 0, 2);
         self.remember(self.capacity.max(carried), true);
         self.rate = self.within_limit(self.capacity * CRUISE_GAIN);

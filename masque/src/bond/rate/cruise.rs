@@ -64,7 +64,11 @@ impl Rate {
         } else if !offered || sample > self.capacity {
             self.remember(sample, false);
         }
-        if self.delay.is_jittery() {
+        let jittery = self.delay.is_jittery();
+        if !jittery {
+            self.doubt = None;
+        }
+        if jittery {
             if !self.doubts(span) {
                 self.probe(sample, offered);
             }

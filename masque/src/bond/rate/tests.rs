@@ -149,3 +149,20 @@ fn in_jitter_a_queue_that_shrinks_as_less_is_sent_is_a_queue() {
     });
     assert!(most > 30_000.0 && late < 0.7 * most, "{late} of {most}");
 }
+
+#[test]
+fn a_doubt_does_not_outlive_what_it_is_about() {
+    // In the middle of trying whether the queue shrinks.
+    let standing = || cruise_in_jitter(5.2, |at, _| if at > 5.0 { 60_000.0 } else { 0.0 });
+    let mut rate = standing();
+    assert!(rate.doubt.is_some() && rate.is_jittery());
+    assert!(rate.resume(Link::CAPACITY) && rate.doubt.is_none());
+
+    let mut rate = standing();
+    // The path is another now, without jitter.
+    rate.delay = Delay::new();
+    rate.end = 0;
+    let mut link = Link { now: 10e6, free_at: 0.0, later: 0.0, sent: 1_000_000, reported_at: 0.0 };
+    link.send(&mut rate, 0.9, 1e6);
+    assert!(!rate.is_jittery() && rate.doubt.is_none());
+}
