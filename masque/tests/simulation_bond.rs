@@ -32,6 +32,14 @@ fn a_clean_path_carries_plain_packets_and_no_byte_more() {
 }
 
 #[test]
+fn so_many_packets_without_a_loss_prove_a_path_sooner() {
+    let mut world = World::new(1, &[Spec::new(1_200.0, 5.0)], |_| ());
+    world.udp(1_200, 100_000.0);
+    world.run_until(1.2);
+    assert!(world.bonds[0].is_bypassed(), "{:?}", world.bonds[0].report());
+}
+
+#[test]
 fn loss_is_repaired_in_order_and_nothing_comes_twice() {
     for loss in [0.01, 0.05, 0.15] {
         let mut world = World::new(3, &[Spec::new(100.0, 10.0).loss(loss)], |_| ());

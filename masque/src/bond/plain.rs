@@ -13,6 +13,10 @@ const NUMBER_AT_LOSSES: u64 = 3;
 const CLEAN: (u64, u64) = (2_000_000, 64_000_000);
 /// Packets that have to have gone through without loss as well.
 const CLEAN_PACKETS: u64 = 1_000;
+/// So many packets without a loss prove it sooner, in this time at least, microseconds, where it has not
+/// been believed too soon before.
+const PROVEN_PACKETS: u64 = 65_536;
+const PROVEN: u64 = 500_000;
 /// Time over which plain packets' losses are counted, microseconds.
 const PLAIN_SPAN: u64 = 500_000;
 /// A queue on the path: so much above the least round trip, and this share of it, for so long,
@@ -135,7 +139,9 @@ impl Bond {
         let Clean { sent, lost, .. } = self.clean;
         let (rate, carried) = (path.rate.rate(), path.rate.delivery());
         let lossy = lost as f64 > PLAIN_BELOW * (sent as f64).max(2_000.0);
-        let over = now > self.clean.since + self.clean.wait && sent >= CLEAN_PACKETS;
+        let age = now.saturating_sub(self.clean.since);
+        let proven = lost == 0 && sent >= PROVEN_PACKETS && self.clean.wait <= CLEAN.0;
+        let over = age > self.clean.wait && sent >= CLEAN_PACKETS || proven && age > PROVEN;
         let crowded = path.rate.is_crowded();
         let full =
             carried > BUSY * rate && !path.rate.is_starting() && is_manageable(&path.quic, carried);
