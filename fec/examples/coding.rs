@@ -52,8 +52,12 @@ fn plan(loss: f64) -> (f64, usize) {
         now += Duration::from_micros(112);
         controller.record(now, channel.loses());
     }
-    let traffic =
-        Traffic { rtt: Duration::from_millis(50), packets: 8900.0, waiting: Duration::ZERO };
+    let traffic = Traffic {
+        rtt: Duration::from_millis(50),
+        packets: 8900.0,
+        waiting: Duration::ZERO,
+        worst: 0.0,
+    };
     controller.update(now, traffic).map_or((0.0, 1), |plan| (plan.ratio, plan.cover))
 }
 

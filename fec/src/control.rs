@@ -72,6 +72,8 @@ pub struct Traffic {
     pub packets: f64,
     /// How long packets wait at the sender before they leave.
     pub waiting: Duration,
+    /// The share lost by the one of several paths that loses most; 0 if there is one.
+    pub worst: f64,
 }
 
 /// What to do until the next plan.
@@ -140,6 +142,11 @@ impl Controller {
         }
     }
 
+    /// Nothing that was recorded says anything of what is to come.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.settings);
+    }
+
     /// What is known about loss.
     pub fn estimate(&self) -> Option<Estimate> {
         self.meter.estimate()
@@ -153,7 +160,7 @@ impl Controller {
 
     /// Decides anew; to be called after each feedback. `None`: no repair at all, plain Context ID 0.
     pub fn update(&mut self, now: Instant, traffic: Traffic) -> Option<Plan> {
-        self.switch(now);
+        self.switch(now, traffic.worst);
         let estimate = self.meter.estimate().filter(|_| self.active);
         self.plan = estimate.map(|mut estimate| {
             if self.settings.forecast {
@@ -167,14 +174,15 @@ impl Controller {
         self.plan
     }
 
-    fn switch(&mut self, now: Instant) {
+    fn switch(&mut self, now: Instant, worst: f64) {
         let Some(estimate) = self.meter.estimate() else { return };
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let burst = since(self.meter.last_burst()).is_some_and(|ago| ago < self.settings.quiet);
-        if estimate.rate >= self.settings.on || burst {
+        let rate = estimate.rate.max(worst);
+        if rate >= self.settings.on || burst {
             self.active = true;
         }
-        if estimate.rate >= self.settings.off || burst {
+        if rate >= self.settings.off || burst {
             self.quiet_since = None;
             return;
         }

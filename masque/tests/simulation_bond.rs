@@ -532,6 +532,26 @@ fn deafen(_: &mut Dice, payload: &mut Vec<u8>) {
 }
 
 #[test]
+fn a_flow_loses_nothing_by_a_second_path_that_adds_little() {
+    // A queue that a flow makes on its way delays the other direction's reports; then a path of which they tell is not dead, and
+    // what its slow neighbour lost as both were begun on is no reason for repair.
+    let (fiber, lte) = (Spec::new(300.0, 8.0), Spec::new(30.0, 40.0).jitter(8.0).loss(0.005));
+    let mut world = World::new(1, &[fiber, lte.in_order()], |_| ());
+    world.run_until(1.0);
+    let flow = world.tcp(None);
+    world.run_until(2.0);
+    let before = world.delivered(flow);
+    world.run_until(5.0);
+    let rate = mbit(world.delivered(flow) - before, 3.0);
+    assert!(rate > 278.0, "{rate} Mbit/s of 287");
+    let lost = |(_, _, e): &(u64, usize, Event)| matches!(e, Event::PathDown(0, _));
+    assert!(!world.events.iter().any(lost), "{:?}", world.events);
+    // The slow one's delay is not that of its crowded begin for ever.
+    let rtt = world.bonds[0].path_report(1).unwrap_or_default().rtt.as_millis();
+    assert!(rtt < 70, "{rtt} ms");
+}
+
+#[test]
 fn a_peer_that_never_reports_costs_the_bond_and_not_the_tunnel() {
     let mut world = World::new(1, &[Spec::new(50.0, 10.0)], |_| ());
     world.mangle = Some(deafen);

@@ -1,8 +1,12 @@
 use super::*;
 use crate::testing::{Random, start};
 
-const TRAFFIC: Traffic =
-    Traffic { rtt: Duration::from_millis(50), packets: 8000.0, waiting: Duration::ZERO };
+const TRAFFIC: Traffic = Traffic {
+    rtt: Duration::from_millis(50),
+    packets: 8000.0,
+    waiting: Duration::ZERO,
+    worst: 0.0,
+};
 
 /// Feeds `seconds` of a stream that loses `p`; how many repair symbols a packet it asked for.
 fn feed(
@@ -69,4 +73,23 @@ fn sparse_streams_get_copies_within_the_budget() {
     feed(&mut controller, &mut now, &mut random, 0.1, 1);
     let plan = controller.plan().unwrap();
     assert!(plan.copies >= 2 && plan.spacing * plan.copies as u32 <= Duration::from_millis(10));
+}
+
+#[test]
+fn the_worst_of_several_paths_decides_whether_there_is_repair() {
+    let (mut now, mut random) = (start(), Random(5));
+    let mut controller = Controller::new(Settings::of(Class::Interactive));
+    feed(&mut controller, &mut now, &mut random, 0.0005, 1);
+    assert_eq!(controller.plan(), None);
+    let plan = controller.update(now, Traffic { worst: 0.005, ..TRAFFIC }).unwrap();
+    assert!(plan.ratio < 0.02, "{plan:?}");
+}
+
+#[test]
+fn what_is_forgotten_asks_for_nothing() {
+    let (mut now, mut random) = (start(), Random(6));
+    let mut controller = Controller::new(Settings::of(Class::Interactive));
+    assert!(feed(&mut controller, &mut now, &mut random, 0.3, 1) > 0.3);
+    controller.forget();
+    assert_eq!(feed(&mut controller, &mut now, &mut random, 0.0, 1), 0.0);
 }

@@ -108,7 +108,12 @@ pub fn run(scenario: &Scenario, epoch: Instant) -> Outcome {
     let one_way = scenario.rtt / 2;
     let report_every = (scenario.rtt / 8).max(Duration::from_millis(5));
     let count = (scenario.seconds * scenario.packets) as u64;
-    let traffic = Traffic { rtt: scenario.rtt, packets: scenario.packets, waiting: Duration::ZERO };
+    let traffic = Traffic {
+        rtt: scenario.rtt,
+        packets: scenario.packets,
+        waiting: Duration::ZERO,
+        worst: 0.0,
+    };
 
     let mut now = epoch;
     let mut wire: VecDeque<(Instant, Sent)> = VecDeque::new();

@@ -58,7 +58,9 @@ pub(super) struct Path {
     pub(super) sent_bytes: u64,
     /// Bytes of a datagram on the wire, lately.
     mean_len: f64,
-    pub(super) last_sent: u64,
+    /// When the last datagram with a path number left, and came.
+    pub(super) numbered_at: u64,
+    pub(super) heard_at: u64,
     /// When `reported` last rose.
     pub(super) progress_at: u64,
     pub(super) probed_at: u64,
@@ -157,7 +159,8 @@ impl Path {
             reported: 0,
             sent_bytes: 0,
             mean_len: FIRST_LEN,
-            last_sent: 0,
+            numbered_at: 0,
+            heard_at: 0,
             progress_at: now,
             probed_at: 0,
             alive_since: now,
@@ -270,9 +273,8 @@ impl Path {
     }
 
     /// A datagram of `len` bytes goes out without a path number.
-    pub(super) fn spend(&mut self, now: u64, len: usize) {
+    pub(super) fn spend(&mut self, len: usize) {
         self.tokens -= (len as u64 + WIRE) as f64;
-        self.last_sent = now;
     }
 
     /// A datagram goes out with the next path number; its length follows by
@@ -284,16 +286,17 @@ impl Path {
         if self.next == self.reported {
             self.progress_at = now;
         }
+        self.numbered_at = now;
         let number = self.next;
         self.sent_at[number as usize % NUMBERS] = now;
         self.next += 1;
         number
     }
 
-    pub(super) fn sent(&mut self, now: u64, len: usize) {
+    pub(super) fn sent(&mut self, len: usize) {
         self.sent_bytes += len as u64;
         self.mean_len += ((len as u64 + WIRE) as f64 - self.mean_len) / MEAN_OVER;
-        self.spend(now, len);
+        self.spend(len);
     }
 
     pub(super) fn sent_at(&self, number: u64) -> Option<u64> {

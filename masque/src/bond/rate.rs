@@ -112,6 +112,10 @@ pub(super) struct Rate {
     floor: Option<f64>,
     begin: Progress,
     end: u64,
+    /// Our next number, and what it was when the start ended: of what was sent before, losses tell how it
+    /// was sent.
+    next: u64,
+    slow_from: u64,
     full: f64,
     stalled: u32,
     /// When the reports of late were made, by the receiver's clock, and the bytes that had come.
@@ -132,6 +136,8 @@ pub(super) struct Rate {
     /// losses since.
     since: Judged,
     burst: f64,
+    /// What it was found to lose by its nature, until somebody asks.
+    settled: Option<f64>,
 }
 
 impl Rate {
@@ -157,6 +163,8 @@ impl Rate {
             floor: None,
             begin: Progress::default(),
             end: 0,
+            next: 0,
+            slow_from: 0,
             full: 0.0,
             stalled: 0,
             recent: [(0, 0.0); RECENT],
@@ -173,6 +181,7 @@ impl Rate {
             loss: 0.0,
             since: Judged::default(),
             burst: 1.0,
+            settled: None,
         }
     }
 
@@ -234,6 +243,12 @@ impl Rate {
         self.loss
     }
 
+    /// What the path loses by its nature, once, when its capacity has been found: what it lost before
+    /// says more of how that was looked for.
+    pub(super) fn take_settled(&mut self) -> Option<f64> {
+        self.settled.take()
+    }
+
     /// Queueing delay, microseconds.
     pub(super) fn queue(&self) -> f64 {
         self.delay.queue()
@@ -261,6 +276,7 @@ impl Rate {
         let sent_at = at.arrived as f64 - delay;
         let gap = sent_at - std::mem::replace(&mut self.sent_at, sent_at);
         self.delay.note(at, delay, gap);
+        self.next = next;
         if self.is_eager() {
             self.speed_up(at, rtt);
         }
@@ -351,8 +367,11 @@ impl Rate {
         if self.measured_rate > self.full || self.queue() > self.target(rtt) && self.stalled < 8 {
             return;
         }
+        if self.begin.judged.sent < self.slow_from {
+            return;
+        }
         let Some((_, loss)) = self.judged(loss, sent, ENOUGH) else { return };
-        self.floor = Some(loss);
+        (self.floor, self.loss, self.settled) = (Some(loss), loss, Some(loss));
         self.capacity = self.full / (1.0 - loss).max(0.2);
         self.samples = [0.0; FILTER];
         self.samples[self.rounds % FILTER] = self.capacity;

@@ -55,6 +55,7 @@ impl Bond {
     fn count(&mut self, now: u64, path: PathId, number: u16, len: usize) -> Result<(), WireError> {
         let path = self.path(path).ok_or(WireError::Path)?;
         let gap = path.incoming.count(now, number, len);
+        path.heard_at = now;
         self.report_soon(now, gap);
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Bond {
         let at = self.paths.iter().position(|p| left >> p.id & 1 == 1)?;
         self.feedback.left = left & !(1 << self.paths[at].id);
         self.write_feedback(now, out);
-        self.paths[at].spend(now, out.len());
+        self.paths[at].spend(out.len());
         Some(self.paths[at].id)
     }
 

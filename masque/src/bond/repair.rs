@@ -22,6 +22,8 @@ const MAX_OWED: usize = 64;
 const TAIL: usize = 3;
 const TAIL_GAPS: f64 = 3.0;
 const TAIL_PAUSE: (f64, f64) = (4_000.0, 12_000.0);
+/// A path that loses less by its nature than this is clean.
+const LITTLE: f64 = 0.001;
 /// Packets over which their wait is averaged.
 const WAITING_OVER: f64 = 64.0;
 /// Packets a second are measured over this time, microseconds.
@@ -40,6 +42,8 @@ pub(super) struct Outgoing {
     packets: f64,
     /// How long packets that get repair wait before they leave, lately, microseconds.
     waiting: f64,
+    /// See [`Traffic::worst`].
+    worst: f64,
     counted: u64,
     counted_at: u64,
     scratch: Vec<u8>,
@@ -63,6 +67,7 @@ impl Outgoing {
             source_at: 0,
             packets: 0.0,
             waiting: 0.0,
+            worst: 0.0,
             counted: 0,
             counted_at: 0,
             scratch: Vec::new(),
@@ -92,6 +97,11 @@ impl Outgoing {
         }
     }
 
+    /// What was lost so far was lost to how much was sent.
+    fn forget(&mut self) {
+        self.controller.forget();
+    }
+
     /// Whether several packets were lost at once just now.
     pub(super) fn is_bursty(&self, now: Instant) -> bool {
         self.controller.is_bursty(now)
@@ -108,6 +118,7 @@ impl Outgoing {
             rtt: Duration::from_micros(rtt as u64),
             packets: self.packets.max(100.0),
             waiting: Duration::from_micros(self.waiting as u64),
+            worst: self.worst,
         };
         let plan = self.controller.update(now, traffic);
         self.active = plan.is_some();
@@ -225,12 +236,25 @@ impl Bond {
             if sent > 0 && repair {
                 self.outgoing.record(moment, sent, lost, runs);
             }
+            if self.paths[at].rate.take_settled().is_some_and(|loss| loss < LITTLE) {
+                self.outgoing.forget();
+            }
         }
         if !repair {
             return;
         }
         let rtt = self.round_trip();
+        self.outgoing.worst = self.worst_loss();
         self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
+    }
+
+    /// What the path loses that loses most of several in use: flows in order wait for each loss, however few packets
+    /// of all take that path.
+    fn worst_loss(&self) -> f64 {
+        let several = self.paths.len() > 1;
+        let used =
+            self.paths.iter().filter(|p| several && p.alive && !p.standby && !p.rate.is_starting());
+        used.map(|p| p.rate.loss()).fold(0.0, f64::max)
     }
 
     /// QUIC lost that share of its packets before the first of ours: repair is under way from then on.
@@ -269,7 +293,7 @@ impl Bond {
         };
         wire::put_repair(self.config.agreed.context, &of, out);
         out.extend_from_slice(symbol);
-        path.sent(now, out.len());
+        path.sent(out.len());
         self.outgoing.bare = 0;
         self.counters.repair_sent += 1;
         self.counters.repair_bytes += out.len() as u64;

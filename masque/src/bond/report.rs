@@ -147,7 +147,7 @@ impl Bond {
                 first.max(p.probed_at + p.probe_pause(self.now, fallback))
             });
             let doubt = p.doubt_at(interval, self.peer_clock).filter(|_| fallback);
-            let warm = (several && self.numbered).then(|| p.last_sent.max(p.probed_at) + 100_000);
+            let warm = (several && self.numbered).then(|| p.numbered_at.max(p.probed_at) + 100_000);
             silent.into_iter().chain(warm).chain(doubt).chain(p.tell_at).min()
         };
         self.paths.iter().filter(|p| !p.held_down && !p.blocked).filter_map(of).min()

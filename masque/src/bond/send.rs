@@ -120,7 +120,7 @@ impl Bond {
         out.push(0);
         out.extend_from_slice(&popped.packet);
         self.pool.put(popped.packet);
-        self.paths[at].spend(now, out.len());
+        self.paths[at].spend(out.len());
         Some(self.paths[at].id)
     }
 
@@ -201,7 +201,7 @@ impl Bond {
         };
         wire::put_source(self.config.agreed.context, &header, out);
         out.extend_from_slice(&sent.packet);
-        path.sent(now, out.len());
+        path.sent(out.len());
         Some(out.len())
     }
 
@@ -222,14 +222,14 @@ impl Bond {
             } else {
                 continue;
             };
-            let since = if silent { path.probed_at } else { path.last_sent.max(path.probed_at) };
+            let since = if silent { path.probed_at } else { path.numbered_at.max(path.probed_at) };
             if now < since + pause {
                 continue;
             }
             path.probed_at = now;
             let number = path.number(now);
             wire::put_probe(context, number as u16, out);
-            path.sent(now, out.len());
+            path.sent(out.len());
             return Some(path.id);
         }
         None
@@ -269,7 +269,7 @@ impl Bond {
         };
         wire::put_source(self.config.agreed.context, &header, out);
         out.extend_from_slice(&popped.packet);
-        path.sent(now, out.len());
+        path.sent(out.len());
         let id = path.id;
         let backlog = !self.stalls(now) && self.is_backlogged(at);
         let light =

@@ -70,7 +70,8 @@ impl Path {
     /// When what is on its way is in doubt: the first datagram not reported has been on its way for
     /// longer than [`patience`](Self::patience), and a report that was written at `clock`, by the
     /// peer's, should have known it. Without one the reports may have been lost, not the datagram:
-    /// then they get the time to come by this path. News of it by a slower path is no sign of life.
+    /// then they get the time to come by this path, and where packets come by it, a report may wait among
+    /// them. News of it by a slower path is no sign of life.
     pub(in crate::bond) fn doubt_at(&self, interval: f64, clock: u64) -> Option<u64> {
         let enough = self.alive && self.outstanding() >= DOUBT_AFTER;
         self.overdue_at(interval, clock).filter(|_| enough)
@@ -79,9 +80,12 @@ impl Path {
     fn overdue_at(&self, interval: f64, clock: u64) -> Option<u64> {
         let first = self.sent_at(self.reported)?.max(self.alive_since);
         let known = clock as f64 > first as f64 + self.delay() + self.margin();
-        let longer = if known { 0.0 } else { (self.own_rtt - self.srtt).max(0.0) };
-        let patience = self.patience(interval) + longer;
-        Some(first + patience as u64 + 1)
+        let due = |longer: f64| first + (self.patience(interval) + longer) as u64 + 1;
+        if known {
+            return Some(due(0.0));
+        }
+        let queued = self.heard_at + (interval + self.margin()) as u64;
+        Some(due((self.own_rtt - self.srtt).max(0.0)).max(queued))
     }
 
     /// The pause between two probes of a silent path: short while another one could take over,

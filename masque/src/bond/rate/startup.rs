@@ -31,9 +31,9 @@ impl Rate {
     pub(in crate::bond) fn press(&mut self, backlog: f64, rtt: f64) {
         // What queues shortly is not told from jitter; several flows at several paths overdo it then.
         let blind = self.eager && self.delay.jitter() > PRESS_JITTER;
-        if self.is_starting() && !blind {
+        if self.is_starting() {
             let each = 1e6 / (rtt.max(1_000.0) * PRESS_WITHIN);
-            let most = if self.queued == 0 {
+            let most = if self.queued == 0 && !blind {
                 (PRESS_GAIN * self.delivery).max(PRESS_FIRST * each)
             } else {
                 0.0
@@ -154,6 +154,6 @@ impl Rate {
         self.sending_rate = self.sending_rate.max(self.rate);
         self.measured_rate = self.measured_rate.max(self.rate);
         self.rate = self.full * 0.75;
-        (self.stalled, self.tally) = (0, (0.0, 0.0));
+        (self.stalled, self.tally, self.slow_from) = (0, (0.0, 0.0), self.next);
     }
 }
