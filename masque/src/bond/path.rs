@@ -272,6 +272,11 @@ impl Path {
         self.tokens_at + (wanted.max(0.0) / self.rate.pace() * 1e6) as u64 + 1
     }
 
+    /// How long a packet takes up the path, microseconds.
+    pub(super) fn packet_time(&self) -> f64 {
+        self.mean_len / self.rate.rate().max(1.0) * 1e6
+    }
+
     /// A datagram of `len` bytes goes out without a path number.
     pub(super) fn spend(&mut self, len: usize) {
         self.tokens -= (len as u64 + WIRE) as f64;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use bauta_fec::codec;
 use bauta_fec::control::{Class, Controller, Settings, Traffic};
 use bauta_fec::loss::BIN;
 use bauta_fec::{Codec, Decoder, Encoder, Header};
@@ -95,6 +96,12 @@ impl Outgoing {
             done += u64::from(lost);
             self.controller.record(now, lost);
         }
+    }
+
+    /// How much later than the newest a packet may come for repair to restore those that were sent with it,
+    /// microseconds.
+    pub(super) fn reach(&self) -> f64 {
+        (codec::SPAN - codec::MAX_COVER) as f64 / self.packets.max(1.0) * 1e6
     }
 
     /// What was lost so far was lost to how much was sent.
