@@ -91,6 +91,29 @@ class Wireguard(tunnels.Wireguard):
         return net.INTERNET4, measure.IPERF_PORT
 
 
+class Bare:
+    """No tunnel: what the same flows do to each other by themselves."""
+
+    name, daemons = "no tunnel", []
+
+    def __init__(self, internet):
+        self.internet = internet
+
+    def missing(self):
+        return None
+
+    def up(self, client, gateway, paths=1):
+        gateway.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        client.ip("route", "replace", "203.0.113.0/24", "via", net.GATEWAY4, "dev", "wan", "onlink")
+        self.internet.ip("route", "replace", "198.51.100.0/24", "via", "203.0.113.1")
+
+    def down(self):
+        self.internet.run(["ip", "route", "del", "198.51.100.0/24"], check=False)
+
+    def target(self):
+        return net.INTERNET4, measure.IPERF_PORT
+
+
 @contextlib.contextmanager
 def rows(course, name, known):
     """The rows that were asked for, of those a bench knows (all of them, if none was), and hosts for them."""

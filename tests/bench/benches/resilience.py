@@ -12,9 +12,9 @@ import subprocess
 import time
 
 import resilient
+import tunnels
 from resilient import INNER, Stream, limit
 from scene.proc import Failed
-from tunnels import ROOT
 
 PACKAGES = ["iperf3:iperf3"]
 LINE = "rate 100mbit delay 25ms"
@@ -162,14 +162,15 @@ def queue(row):
 
 
 def rival(row):
-    tunnel = [resilient.Bauta(row.course.folder, f'exclude = ["{resilient.RIVAL}/32"]\n')]
+    tunnel = resilient.Bauta(row.course.folder, f'exclude = ["{resilient.RIVAL}/32"]\n')
+    contenders = [tunnel] + ([] if tunnels.ALONE else [resilient.Bare(row.hosts.internet)])
     for name, words in (("one BDP", "1bdp"), ("5 ms", "5ms")):
         def one(contender):
             own, other = resilient.beside(row.hosts, contender, row.seconds * 3)
             row.course.add(f"what a CUBIC rival keeps, queue of {name}", contender.name, other, "Mbit/s", "higher", ">= 40", 50)
-            row.course.add(f"what the tunnelled flow beside it gets, queue of {name}", contender.name, own, "Mbit/s", "higher", bound=50)
+            row.course.add(f"what the flow beside it gets, queue of {name}", contender.name, own, "Mbit/s", "higher", bound=50)
 
-        row.over(tunnel, [f"{LINE} queue {words}"], one)
+        row.over(contenders, [f"{LINE} queue {words}"], one)
 
 
 def bonding(row):
@@ -203,7 +204,7 @@ def coding(row):
     """Pure computation, no link: `fec/examples/coding.rs`, the window's codec."""
     command = ["cargo", "run", "--quiet", "--release", "--locked", "-p", "bauta-fec", "--example", "coding"]
     for _ in range(row.course.rounds):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "CARGO_NET_OFFLINE": "true"})
+        done = subprocess.run(command, cwd=tunnels.ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "CARGO_NET_OFFLINE": "true"})
         lines = [line.split() for line in done.stdout.splitlines() if line.startswith("Slc")]
         if done.returncode or not lines:
             raise Failed(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
