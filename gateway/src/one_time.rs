@@ -1,14 +1,11 @@
 //! When a refusal leaves. The work that comes before it is the same for all as far as can be
 //! ([`Accounts::pretend`](crate::accounts::Accounts::pretend)); the microseconds by which it still differs vanish because
-//! the answer waits for the next of a row of moments that only the request's arrival decides. Where in its step a
-//! row lies is drawn anew for every arrival: what is left, a microsecond or two of the way out, would otherwise be
-//! seen in some thousand answers.
+//! the answer waits for the next of a row of moments that only the request's arrival decides.
 //!
 //! A runtime's own timer would not do: it sleeps for whole milliseconds from when it begins to wait, so that what
 //! came before would be seen in when it wakes. A thread of its own sleeps until the moment itself.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,17 +32,10 @@ pub(crate) async fn turn(arrived: Instant) {
     }
 }
 
-/// The first of the moments at least a step after the request's arrival and later than `now`.
+/// The first of the moments after `now`.
 fn next(arrived: Instant, now: Instant) -> Instant {
-    let first = arrived + STEP + offset(arrived);
-    let steps = now.saturating_duration_since(first).as_nanos().div_ceil(STEP.as_nanos());
-    u32::try_from(steps).map_or(now, |steps| first + STEP * steps)
-}
-
-/// Less than a step, by no rule that anybody knows; the same for what arrived at once, which is answered at once.
-fn offset(arrived: Instant) -> Duration {
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    STEP.mul_f64(f64::from(KEYS.hash_one(arrived) as u32) / 2f64.powi(32))
+    let steps = now.saturating_duration_since(arrived).as_micros() / STEP.as_micros() + 1;
+    u32::try_from(steps).map_or(now, |steps| arrived + STEP * steps)
 }
 
 /// The one bell of the process; `None` where there is no thread for it.
@@ -120,28 +110,13 @@ mod tests {
     #[test]
     fn work_of_any_length_below_a_step_ends_at_one_moment() {
         let arrived = clock::now();
-        let first = next(arrived, arrived);
-        assert!((STEP..2 * STEP).contains(&(first - arrived)));
         for micros in [0, 1, 60, 999] {
-            assert_eq!(next(arrived, arrived + Duration::from_micros(micros)), first);
+            assert_eq!(next(arrived, arrived + Duration::from_micros(micros)), arrived + STEP);
         }
-        assert_eq!(next(arrived, first + Duration::from_nanos(1)), first + STEP);
-        assert_eq!(next(arrived, first + STEP), first + STEP);
-        assert_eq!(next(arrived, arrived - STEP), first);
+        assert_eq!(next(arrived, arrived + STEP), arrived + 2 * STEP);
+        assert_eq!(next(arrived, arrived - STEP), arrived + STEP);
         let late = arrived + Duration::from_secs(1 << 40);
         assert_eq!(next(arrived, late), late);
-    }
-
-    #[test]
-    fn where_in_a_step_it_ends_says_nothing() {
-        let (arrived, mut quarters) = (clock::now(), [0; 4]);
-        for micros in 0..4_000u64 {
-            let arrived = arrived + Duration::from_micros(micros);
-            assert_eq!(offset(arrived), offset(arrived));
-            quarters[(offset(arrived).as_nanos() * 4 / STEP.as_nanos()) as usize] += 1;
-        }
-        // A thousand each; 27 is what chance strays by.
-        assert!(quarters.iter().all(|n| (800..1_200).contains(n)), "{quarters:?}");
     }
 
     #[tokio::test]
