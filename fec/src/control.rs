@@ -29,7 +29,7 @@ pub struct Settings {
     pub class: Class,
     /// How much later than without loss a packet may come out.
     pub budget: Duration,
-    /// Repair begins when this share of packets is lost, or after a burst.
+    /// Repair begins when this share of packets is lost, of all or by the worst of several paths, or after a burst.
     pub on: f64,
     /// Repair ends when less than this share was lost throughout [`Settings::quiet`].
     pub off: f64,
@@ -142,9 +142,9 @@ impl Controller {
         }
     }
 
-    /// Nothing that was recorded says anything of what is to come.
-    pub fn forget(&mut self) {
-        *self = Self::new(self.settings);
+    /// What was lost in bursts says nothing of those to come.
+    pub fn forget_bursts(&mut self) {
+        self.meter.forget_bursts();
     }
 
     /// What is known about loss.

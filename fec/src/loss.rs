@@ -123,6 +123,11 @@ impl LossMeter {
         (self.expected > 0.0).then(|| self.squares / self.expected)
     }
 
+    /// Takes the losses to come for independent until they prove not to be.
+    pub fn forget_bursts(&mut self) {
+        (self.squares, self.expected, self.burst) = (0.0, 0.0, None);
+    }
+
     /// When several packets were last lost in a row, or in one bin.
     pub fn last_burst(&self) -> Option<Instant> {
         self.burst

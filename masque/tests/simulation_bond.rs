@@ -533,7 +533,7 @@ fn deafen(_: &mut Dice, payload: &mut Vec<u8>) {
 
 #[test]
 fn a_flow_loses_nothing_by_a_second_path_that_adds_little() {
-    // A queue that a flow makes on its way delays the other direction's reports; then a path of which they tell is not dead, and
+    // A queue that a flow makes on its way delays the other direction's reports; the path is not dead then. And
     // what its slow neighbour lost as both were begun on is no reason for repair.
     let (fiber, lte) = (Spec::new(300.0, 8.0), Spec::new(30.0, 40.0).jitter(8.0).loss(0.005));
     let mut world = World::new(1, &[fiber, lte.in_order()], |_| ());

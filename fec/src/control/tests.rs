@@ -86,10 +86,16 @@ fn the_worst_of_several_paths_decides_whether_there_is_repair() {
 }
 
 #[test]
-fn what_is_forgotten_asks_for_nothing() {
+fn bursts_that_are_forgotten_ask_for_no_more_than_independent_losses() {
     let (mut now, mut random) = (start(), Random(6));
     let mut controller = Controller::new(Settings::of(Class::Interactive));
-    assert!(feed(&mut controller, &mut now, &mut random, 0.3, 1) > 0.3);
-    controller.forget();
-    assert_eq!(feed(&mut controller, &mut now, &mut random, 0.0, 1), 0.0);
+    for n in 0..2_000 {
+        now += Duration::from_micros(125);
+        controller.record(now, n % 400 < 100);
+    }
+    feed(&mut controller, &mut now, &mut random, 0.0, 1);
+    let bursty = controller.plan().unwrap().ratio;
+    controller.forget_bursts();
+    let plan = controller.update(now, TRAFFIC).unwrap();
+    assert!(plan.ratio < bursty / 5.0, "{bursty}, {plan:?}");
 }

@@ -5,7 +5,7 @@ use super::rate::{Progress, Rate, WIRE};
 use super::wire::PathFeedback;
 use super::{PathId, QuicStats, sequence};
 
-mod silence;
+pub(super) mod silence;
 
 /// Path numbers whose time of sending is remembered; a power of two.
 const NUMBERS: usize = 8_192;

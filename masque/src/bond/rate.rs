@@ -371,7 +371,7 @@ impl Rate {
             return;
         }
         let Some((_, loss)) = self.judged(loss, sent, ENOUGH) else { return };
-        (self.floor, self.loss, self.settled) = (Some(loss), loss, Some(loss));
+        (self.floor, self.settled) = (Some(loss), Some(loss));
         self.capacity = self.full / (1.0 - loss).max(0.2);
         self.samples = [0.0; FILTER];
         self.samples[self.rounds % FILTER] = self.capacity;

@@ -23,8 +23,10 @@ const MAX_OWED: usize = 64;
 const TAIL: usize = 3;
 const TAIL_GAPS: f64 = 3.0;
 const TAIL_PAUSE: (f64, f64) = (4_000.0, 12_000.0);
-/// A path that loses less by its nature than this is clean.
+/// Where a path loses less than this by its nature, what it lost in bursts as it was begun on was its queue's doing.
 const LITTLE: f64 = 0.001;
+/// A path that carries less, bytes a second, carries probes and reports.
+const IDLE: f64 = 10_000.0;
 /// Packets over which their wait is averaged.
 const WAITING_OVER: f64 = 64.0;
 /// Packets a second are measured over this time, microseconds.
@@ -98,15 +100,9 @@ impl Outgoing {
         }
     }
 
-    /// How much later than the newest a packet may come for repair to restore those that were sent with it,
-    /// microseconds.
+    /// What comes so much later than the newest is beyond repair, microseconds.
     pub(super) fn reach(&self) -> f64 {
         (codec::SPAN - codec::MAX_COVER) as f64 / self.packets.max(1.0) * 1e6
-    }
-
-    /// What was lost so far was lost to how much was sent.
-    fn forget(&mut self) {
-        self.controller.forget();
     }
 
     /// Whether several packets were lost at once just now.
@@ -229,7 +225,7 @@ impl Bond {
     }
 
     /// Whether repair is sent at all, and by a codec that was agreed upon.
-    fn repairs(&self) -> bool {
+    pub(super) fn repairs(&self) -> bool {
         self.config.repair && (self.config.agreed.slc || self.config.agreed.rs16)
     }
 
@@ -244,7 +240,7 @@ impl Bond {
                 self.outgoing.record(moment, sent, lost, runs);
             }
             if self.paths[at].rate.take_settled().is_some_and(|loss| loss < LITTLE) {
-                self.outgoing.forget();
+                self.outgoing.controller.forget_bursts();
             }
         }
         if !repair {
@@ -259,8 +255,8 @@ impl Bond {
     /// of all take that path.
     fn worst_loss(&self) -> f64 {
         let several = self.paths.len() > 1;
-        let used =
-            self.paths.iter().filter(|p| several && p.alive && !p.standby && !p.rate.is_starting());
+        let carries = |p: &&Path| p.alive && !p.rate.is_starting() && p.rate.delivery() > IDLE;
+        let used = self.paths.iter().filter(|p| several && carries(p));
         used.map(|p| p.rate.loss()).fold(0.0, f64::max)
     }
 

@@ -1,6 +1,7 @@
 //! What the peer's reports, and its silence, tell the sender.
 
 use super::capsules::CloseCode;
+use super::path::silence::WARM_PROBE;
 use super::store::Fate;
 use super::wire::{Feedback, WireError};
 use super::{Bond, Down, PathId, QuicStats, sequence};
@@ -147,7 +148,9 @@ impl Bond {
                 first.max(p.probed_at + p.probe_pause(self.now, fallback))
             });
             let doubt = p.doubt_at(interval, self.peer_clock).filter(|_| fallback);
-            let warm = (several && self.numbered).then(|| p.numbered_at.max(p.probed_at) + 100_000);
+            let quiet = p.silence(self.now) as f64 > p.patience(interval);
+            let warm = several && self.numbered && !quiet;
+            let warm = warm.then(|| p.numbered_at + WARM_PROBE);
             silent.into_iter().chain(warm).chain(doubt).chain(p.tell_at).min()
         };
         self.paths.iter().filter(|p| !p.held_down && !p.blocked).filter_map(of).min()

@@ -41,8 +41,6 @@ const AGAIN_AFTER: u64 = 3_000;
 const AGAIN_SUDDEN: u64 = 2;
 /// The most copies that wait; beyond, packets go without.
 const MAX_PENDING: usize = 1_024;
-/// A warm path is probed this often, microseconds.
-const WARM_PROBE: u64 = 100_000;
 
 /// Copies of packets that are yet to be sent.
 #[derive(Debug, Default)]
@@ -215,14 +213,12 @@ impl Bond {
             let silent = path.silence(now) as f64 > path.patience(interval);
             let pause = if silent {
                 path.probe_pause(now, fallback)
-            } else if several && path.is_measured() {
-                WARM_PROBE
             } else if several {
-                WARM_PROBE / 4
+                path.warm_pause()
             } else {
                 continue;
             };
-            let since = if silent { path.probed_at } else { path.numbered_at.max(path.probed_at) };
+            let since = if silent { path.probed_at } else { path.numbered_at };
             if now < since + pause {
                 continue;
             }

@@ -1,8 +1,9 @@
 //! Acknowledgements of TCP's that say nothing a later one does not say as well.
 //!
-//! Where several of one flow wait for the same system call they would reach their receiver in one moment. It then acts by the
-//! last, and the others cost it and both ends of the tunnel a packet each: two for every forty of data. As `sch_cake` does with
-//! `ack-filter`, but only among what arrives at once, so that no sender's clock runs slower by it.
+//! Where several of one flow wait for the same system call they would reach their receiver in one moment. It
+//! then acts by the last, and the others cost it and both ends of the tunnel a packet each: two for every forty
+//! of data. As `sch_cake` does with `ack-filter`, but only among what arrives at once, so that no sender's clock
+//! runs slower by it. They are counted neither as written nor as dropped.
 
 use super::vnet::{Layout, TCP};
 
@@ -26,8 +27,8 @@ pub(super) fn is_pure(layout: &Layout, packet: &[u8]) -> bool {
         }
 }
 
-/// Whether `newer`, a [pure](is_pure) acknowledgement, acknowledges more than `older` of the same flow, and that was one too and
-/// else the same: one that repeats the last tells of a loss, and is never left out.
+/// Whether `newer`, a [pure](is_pure) acknowledgement, acknowledges more than `older` of the same flow, and that
+/// was one too and else the same. One that repeats another tells of a loss, and does not take its place.
 pub(super) fn supersedes(layout: &Layout, newer: &[u8], older: &[u8]) -> bool {
     let ip = match layout.v6 {
         true => newer[..4] == older[..4] && newer[6..8] == older[6..8],

@@ -9,6 +9,8 @@ const DOUBT_AFTER: u64 = 5;
 const DOUBT_PROBE: u64 = 3_000;
 /// So long a silent path is probed each half round trip, then ever less often, microseconds.
 const EAGER_SILENCE: u64 = 1_000_000;
+/// A warm path is probed this often, microseconds.
+pub(in crate::bond) const WARM_PROBE: u64 = 100_000;
 /// So much later than usual nothing is late yet, microseconds.
 const MARGIN: f64 = 5_000.0;
 /// Where a silent path proved to be alive, it is waited for this much longer than the proof took, at
@@ -71,7 +73,7 @@ impl Path {
     /// longer than [`patience`](Self::patience), and a report that was written at `clock`, by the
     /// peer's, should have known it. Without one the reports may have been lost, not the datagram:
     /// then they get the time to come by this path, and where packets come by it, a report may wait among
-    /// them. News of it by a slower path is no sign of life.
+    /// them, for a round trip at most. News of it by a slower path is no sign of life.
     pub(in crate::bond) fn doubt_at(&self, interval: f64, clock: u64) -> Option<u64> {
         let enough = self.alive && self.outstanding() >= DOUBT_AFTER;
         self.overdue_at(interval, clock).filter(|_| enough)
@@ -84,8 +86,9 @@ impl Path {
         if known {
             return Some(due(0.0));
         }
+        let due = due((self.own_rtt - self.srtt).max(0.0));
         let queued = self.heard_at + (interval + self.margin()) as u64;
-        Some(due((self.own_rtt - self.srtt).max(0.0)).max(queued))
+        Some(queued.clamp(due, due + self.srtt as u64))
     }
 
     /// The pause between two probes of a silent path: short while another one could take over,
@@ -100,6 +103,11 @@ impl Path {
             }
             false => (silence / 2).min(500_000),
         }
+    }
+
+    /// The pause between two probes of a path that carries nothing else, shorter as long as nothing is known of it.
+    pub(in crate::bond) fn warm_pause(&self) -> u64 {
+        if self.is_measured() { WARM_PROBE } else { WARM_PROBE / 4 }
     }
 
     /// About when the peer wrote its last report of news, microseconds: what was sent before has had
