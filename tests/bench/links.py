@@ -42,23 +42,8 @@ class Hosts:
         self.links = []
 
     def undisturbed(self, attempt, between=lambda: None):
-        """What `attempt()` returns, which lays links and measures; made again (after `between()`) where it cannot be believed. What the
-        last one found is kept, and said to be disturbed."""
-        for left in reversed(range(AGAIN + 1)):
-            kept, before = self.course.samples.kept(), stolen()
-            found = attempt()
-            why = [reason for link in self.links if (reason := link.disturbed())]
-            if (share := stolen(before)) > STOLEN:
-                why.append(f"{share:.0%} of the machine's time went elsewhere")
-            if not why:
-                break
-            if left:
-                self.course.say(f"! {self.course.name}: {'; '.join(why)}: once more")
-                self.course.samples.back_to(kept)
-                between()
-            else:
-                self.course.note(f"{'; '.join(why)}: disturbed, not to be used")
-        return found
+        """What `attempt()` returns, which lays links and measures; made again where the links or the machine were disturbed."""
+        return undisturbed(self.course, attempt, between, lambda: [why for link in self.links if (why := link.disturbed())])
 
 
 class Link:
@@ -121,3 +106,23 @@ def stolen(since=None):
     ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     now = sum(ticks), ticks[7]
     return now if since is None else (now[1] - since[1]) / max(now[0] - since[0], 1)
+
+
+def undisturbed(course, attempt, between=lambda: None, disturbed=list):
+    """What `attempt()` returns; made again (after `between()`) where it cannot be believed, for the reasons of `disturbed()` or because the
+    machine's host took too much of its time. What the last one found is kept, and said to be disturbed."""
+    for left in reversed(range(AGAIN + 1)):
+        kept, before = course.samples.kept(), stolen()
+        found = attempt()
+        why = disturbed()
+        if (share := stolen(before)) > STOLEN:
+            why.append(f"{share:.0%} of the machine's time went elsewhere")
+        if not why:
+            break
+        if left:
+            course.say(f"! {course.name}: {'; '.join(why)}: once more")
+            course.samples.back_to(kept)
+            between()
+        else:
+            course.note(f"{'; '.join(why)}: disturbed, not to be used")
+    return found

@@ -45,8 +45,6 @@ pub(super) struct Outgoing {
     packets: f64,
     /// How long packets that get repair wait before they leave, lately, microseconds.
     waiting: f64,
-    /// See [`Traffic::worst`].
-    worst: f64,
     counted: u64,
     counted_at: u64,
     scratch: Vec<u8>,
@@ -70,7 +68,6 @@ impl Outgoing {
             source_at: 0,
             packets: 0.0,
             waiting: 0.0,
-            worst: 0.0,
             counted: 0,
             counted_at: 0,
             scratch: Vec::new(),
@@ -110,8 +107,8 @@ impl Outgoing {
         self.controller.is_bursty(now)
     }
 
-    /// Decides anew how much is sent.
-    pub(super) fn update(&mut self, now: Instant, micros: u64, sources: u64, rtt: f64) {
+    /// Decides anew how much is sent; `worst` is [`Traffic::worst`].
+    fn update(&mut self, now: Instant, micros: u64, sources: u64, rtt: f64, worst: f64) {
         let age = micros.saturating_sub(self.counted_at);
         if age >= SPAN {
             self.packets = sources.saturating_sub(self.counted) as f64 / age as f64 * 1e6;
@@ -121,7 +118,7 @@ impl Outgoing {
             rtt: Duration::from_micros(rtt as u64),
             packets: self.packets.max(100.0),
             waiting: Duration::from_micros(self.waiting as u64),
-            worst: self.worst,
+            worst,
         };
         let plan = self.controller.update(now, traffic);
         self.active = plan.is_some();
@@ -246,9 +243,12 @@ impl Bond {
         if !repair {
             return;
         }
-        let rtt = self.round_trip();
-        self.outgoing.worst = self.worst_loss();
-        self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
+        self.plan_repair(now);
+    }
+
+    fn plan_repair(&mut self, now: u64) {
+        let (moment, worst, rtt) = (self.moment(now), self.worst_loss(), self.round_trip());
+        self.outgoing.update(moment, now, self.counters.sources_sent, rtt, worst);
     }
 
     /// What the path loses that loses most of several in use: flows in order wait for each loss, however few packets
@@ -265,10 +265,10 @@ impl Bond {
         if !self.repairs() {
             return;
         }
-        let (moment, rtt) = (self.moment(now), self.round_trip());
+        let moment = self.moment(now);
         let lost = (share * f64::from(BIN)).round().max(1.0) as u64;
         self.outgoing.record(moment, BIN.into(), lost, lost);
-        self.outgoing.update(moment, now, self.counters.sources_sent, rtt);
+        self.plan_repair(now);
     }
 
     /// A repair symbol that is owed.

@@ -148,8 +148,7 @@ impl Bond {
                 first.max(p.probed_at + p.probe_pause(self.now, fallback))
             });
             let doubt = p.doubt_at(interval, self.peer_clock).filter(|_| fallback);
-            let quiet = p.silence(self.now) as f64 > p.patience(interval);
-            let warm = several && self.numbered && !quiet;
+            let warm = several && self.numbered && !p.is_silent(self.now, interval);
             let warm = warm.then(|| p.numbered_at + WARM_PROBE);
             silent.into_iter().chain(warm).chain(doubt).chain(p.tell_at).min()
         };

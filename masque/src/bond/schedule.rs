@@ -33,7 +33,7 @@ impl Bond {
         let spared = self.paths[best].packet_time() * self.queue.flows().max(1) as f64;
         let reach = if self.repairs() { self.outgoing.reach() } else { 0.0 };
         let missed = |path: &Path| path.rate.loss() * path.srtt;
-        let least = missed(&self.paths[best]);
+        let anyway = missed(&self.paths[best]);
         let mut chosen: Option<(usize, f64)> = None;
         for (at, path) in self.paths.iter_mut().enumerate() {
             if at == best || !is_usable(path) || path.standby || !path.is_measured() {
@@ -41,7 +41,7 @@ impl Bond {
             }
             let extra = path.delay() - fastest;
             // Beyond the reach of repair what is lost is sent again, and its flow waits for it.
-            let waited = if extra < reach { 0.0 } else { missed(path) - least };
+            let waited = if extra < reach { 0.0 } else { missed(path) - anyway };
             let worth = aggregate || extra <= wait && extra < MAX_SPREAD && waited < spared;
             if worth && path.is_ready(now) && chosen.is_none_or(|(_, least)| extra < least) {
                 chosen = Some((at, extra));

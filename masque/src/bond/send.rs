@@ -210,7 +210,7 @@ impl Bond {
         let fallback = self.has_fallback();
         let context = self.config.agreed.context;
         for path in self.paths.iter_mut().filter(|p| !p.held_down && !p.blocked) {
-            let silent = path.silence(now) as f64 > path.patience(interval);
+            let silent = path.is_silent(now, interval);
             let pause = if silent {
                 path.probe_pause(now, fallback)
             } else if several {

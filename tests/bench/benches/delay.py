@@ -4,7 +4,7 @@ import time
 
 import measure
 import tunnels
-from links import AGAIN, STOLEN, stolen
+from links import undisturbed
 
 PACKAGES = ["iperf3:iperf3"]
 PINGS = 1000  # of which ten are above the 99th percentile
@@ -25,16 +25,6 @@ def run(course):
             added = measure.percentile(trips, share) - measure.percentile(bare, share)
             course.add(f"added round-trip time, {what}, {label}", contender.name, added, "µs", "lower", goals.get(label))
 
-    def quietly(trips):
-        """What is measured, again where the machine's host took too much of its time away: the slowest pings would be its doing."""
-        for left in reversed(range(AGAIN + 1)):
-            before, found = stolen(), trips()
-            if (share := stolen(before)) <= STOLEN:
-                return found
-            course.say(f"! delay: {share:.0%} of the machine's time went elsewhere{': once more' if left else ''}")
-        course.note(f"{share:.0%} of the machine's time went elsewhere: disturbed, not to be used")
-        return found
-
     def beside(rate):
         bulk = iperf.background(client, PINGS // 100 + SETTLE + 2, rate)
         time.sleep(SETTLE)
@@ -45,10 +35,10 @@ def run(course):
     def one(contender):
         contender.up(client, gateway)
         measure.round_trips(client, 20)
-        idle = quietly(lambda: measure.round_trips(client, PINGS))
+        idle = undisturbed(course, lambda: measure.round_trips(client, PINGS))
         note("idle", contender, idle, {label: {"wireguard-go": "ratio <= 1"} for label in ("p50", "p99")})
         for what, rate in BULK:
-            trips = quietly(lambda: beside(rate))
+            trips = undisturbed(course, lambda: beside(rate))
             note(what, contender, trips, {"p99": {"wireguard-go": "<= 2000"}})
 
     course.alternate(tunnels.best(course.folder), one)

@@ -81,15 +81,13 @@ impl TunBatch {
         let Some((newest, others)) = self.packets.split_last() else { return };
         let newest = newest.as_ref();
         let Some(layout) = Layout::of(newest).filter(|l| thin::is_pure(l, newest)) else { return };
-        let from = others.len().saturating_sub(LOOKED_AT);
-        let of_flow = |other: &DatagramBuf| {
-            let other = other.as_ref();
-            Layout::of(other).is_some_and(|l| layout.same_flow(newest, &l, other))
-        };
-        let Some(at) = others[from..].iter().rposition(of_flow) else { return };
-        let at = from + at;
-        let older = others[at].as_ref();
-        if Layout::of(older) == Some(layout) && thin::supersedes(&layout, newest, older) {
+        let last = others.iter().enumerate().rev().take(LOOKED_AT).find_map(|(at, other)| {
+            let of = Layout::of(other.as_ref())?;
+            layout.same_flow(newest, &of, other.as_ref()).then_some((at, of))
+        });
+        if let Some((at, other)) = last
+            && thin::supersedes(&layout, newest, &other, others[at].as_ref())
+        {
             self.packets.swap_remove(at);
         }
     }

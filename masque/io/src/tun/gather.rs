@@ -97,8 +97,12 @@ impl Gather {
             if joinable.is_some() && self.may_join(at, &layout, packet) {
                 return self.join(at, &layout, buf);
             }
-            if thin::is_pure(&layout, packet) && self.is_superfluous(at, &layout, packet) {
-                let head = usize::from(self.runs[at].head);
+            let run = &self.runs[at];
+            if run.packets == 1
+                && let Some(other) = run.layout
+                && thin::supersedes(&layout, packet, &other, self.head(run))
+            {
+                let head = usize::from(run.head);
                 self.pieces[head].buf = buf;
                 return;
             }
@@ -147,14 +151,6 @@ impl Gather {
             && self.follows(run, layout, packet)
             && layout.checksum_holds(packet)
             && (run.verified || layout.checksum_holds(self.head(run)))
-    }
-
-    /// A run is one acknowledgement, and the packet says all it says.
-    fn is_superfluous(&self, at: usize, layout: &Layout, packet: &[u8]) -> bool {
-        let run = &self.runs[at];
-        run.layout == Some(*layout)
-            && run.packets == 1
-            && thin::supersedes(layout, packet, self.head(run))
     }
 
     fn join(&mut self, at: usize, layout: &Layout, mut buf: DatagramBuf) {

@@ -27,9 +27,12 @@ pub(super) fn is_pure(layout: &Layout, packet: &[u8]) -> bool {
         }
 }
 
-/// Whether `newer`, a [pure](is_pure) acknowledgement, acknowledges more than `older` of the same flow, and that
-/// was one too and else the same. One that repeats another tells of a loss, and does not take its place.
-pub(super) fn supersedes(layout: &Layout, newer: &[u8], older: &[u8]) -> bool {
+/// Whether `newer` is a [pure](is_pure) acknowledgement of more than `older` of the same flow, and that one too
+/// and else the same. One that repeats another tells of a loss, and does not take its place.
+pub(super) fn supersedes(layout: &Layout, newer: &[u8], other: &Layout, older: &[u8]) -> bool {
+    if layout != other || !is_pure(layout, newer) || !is_pure(other, older) {
+        return false;
+    }
     let ip = match layout.v6 {
         true => newer[..4] == older[..4] && newer[6..8] == older[6..8],
         false => newer[..2] == older[..2] && newer[6..10] == older[6..10],
@@ -37,8 +40,7 @@ pub(super) fn supersedes(layout: &Layout, newer: &[u8], older: &[u8]) -> bool {
     let (new, old) = (&newer[layout.transport..], &older[layout.transport..]);
     let number = |b: &[u8], at: usize| u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
     let ahead = |at: usize| number(new, at).wrapping_sub(number(old, at)) as i32;
-    ip && is_pure(layout, older)
-        && number(new, 4) == number(old, 4)
+    ip && number(new, 4) == number(old, 4)
         && new[18..20] == old[18..20]
         && ahead(8) > 0
         && (new.len() == 20 || ahead(24) >= 0)

@@ -116,6 +116,11 @@ impl Path {
         self.progress_at.saturating_sub((self.srtt / 2.0) as u64)
     }
 
+    /// Whether reports are overdue.
+    pub(in crate::bond) fn is_silent(&self, now: u64, interval: f64) -> bool {
+        self.silence(now) as f64 > self.patience(interval)
+    }
+
     /// For how long nothing of what was sent has been reported, microseconds.
     pub(in crate::bond) fn silence(&self, now: u64) -> u64 {
         if self.next == self.reported { 0 } else { now.saturating_sub(self.progress_at) }
